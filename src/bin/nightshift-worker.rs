@@ -1,0 +1,2 @@
+//! The worker's command: holds no secret.
+fn main() {}

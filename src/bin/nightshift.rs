@@ -1,0 +1,2 @@
+//! The client's and model owner's command.
+fn main() {}

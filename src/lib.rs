@@ -1,0 +1,8 @@
+//! Nightshift: encrypted batch inference. One image per slot, one ciphertext per pixel.
+//!
+//! The rooms and who may import whom are described in `ARCHITECTURE.md`; `tests/architecture.rs` enforces it.
+
+pub mod ckks;
+pub mod format;
+pub mod net;
+pub mod ring;
