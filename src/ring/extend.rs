@@ -1,0 +1,125 @@
+//! Base extension: from residues modulo a few primes to residues modulo others, through the centred representative.
+//!
+//! For `x` modulo `B = b_1 .. b_m`, `y_i = x (B / b_i)^-1 mod b_i`, the centred representative is
+//! `sum y_i (B / b_i) - v B` with `v = round(sum y_i / b_i)` (Halevi, Polyakov, Shoup, eprint 2018/117, section 2.2). `v` is
+//! computed in double precision in a fixed order, so the result is the same bits everywhere; where the sum is within rounding
+//! error of a half either neighbour is a valid, nearly centred representative.
+
+use super::Modulus;
+use super::modulus::ShoupFactor;
+
+/// Constants for one (source primes, target primes) pair.
+#[derive(Clone, Debug)]
+pub struct Extension {
+    from: Vec<Modulus>,
+    /// `(B / b_i)^-1 mod b_i`
+    inverses: Vec<ShoupFactor>,
+    reciprocals: Vec<f64>,
+    targets: Vec<Target>,
+}
+
+#[derive(Clone, Debug)]
+struct Target {
+    modulus: Modulus,
+    /// `B / b_i mod target`
+    cofactors: Vec<ShoupFactor>,
+    /// `B mod target`
+    product: u64,
+}
+
+impl Extension {
+    /// Prepares constants. Source primes must be distinct; at most 8 of them.
+    #[must_use]
+    pub fn new(from: &[Modulus], to: &[Modulus]) -> Self {
+        let cofactor_mod = |i: usize, m: &Modulus| {
+            from.iter().enumerate().filter(|&(j, _)| j != i).fold(1, |p, (_, b)| m.mul(p, m.reduce(b.value())))
+        };
+        let inverses = from.iter().enumerate().map(|(i, b)| b.shoup(b.inv(cofactor_mod(i, b)))).collect();
+        let targets = to
+            .iter()
+            .map(|m| Target {
+                modulus: *m,
+                cofactors: (0..from.len()).map(|i| m.shoup(cofactor_mod(i, m))).collect(),
+                product: from.iter().fold(1, |p, b| m.mul(p, m.reduce(b.value()))),
+            })
+            .collect();
+        let reciprocals = from.iter().map(|b| 1.0 / b.value() as f64).collect();
+        Self { from: from.to_vec(), inverses, reciprocals, targets }
+    }
+
+    /// Multiplies each source limb by `(B / b_i)^-1`, in place: the digits that [`Self::extend_into`] reads.
+    pub fn prepare_assign(&self, limbs: &mut [&mut [u64]]) {
+        for ((limb, m), &w) in limbs.iter_mut().zip(&self.from).zip(&self.inverses) {
+            if w.value != 1 {
+                for x in limb.iter_mut() {
+                    *x = m.mul_shoup(*x, w);
+                }
+            }
+        }
+    }
+
+    /// `v` of every coefficient, from prepared limbs.
+    pub fn quotients_into(&self, limbs: &[&[u64]], quotients: &mut [u64]) {
+        for (i, v) in quotients.iter_mut().enumerate() {
+            let sum: f64 = limbs.iter().zip(&self.reciprocals).map(|(limb, r)| limb[i] as f64 * r).sum();
+            *v = (sum + 0.5) as u64;
+        }
+    }
+
+    /// The residues modulo target `t` of the centred representative, from prepared limbs and their quotients.
+    pub fn extend_into(&self, limbs: &[&[u64]], quotients: &[u64], t: usize, out: &mut [u64]) {
+        let target = &self.targets[t];
+        let m = &target.modulus;
+        // v is at most the number of source primes: a table of multiples avoids a product.
+        let overshoot: [u64; 9] = std::array::from_fn(|v| m.neg(m.mul(m.reduce(v as u64), target.product)));
+        let (first, rest) = limbs.split_first().expect("an extension has at least one source prime");
+        for (i, o) in out.iter_mut().enumerate() {
+            // Source residues are below 2^50, as the Shoup product requires.
+            let sum = m.add(overshoot[quotients[i] as usize], m.mul_shoup(first[i], target.cofactors[0]));
+            *o = rest
+                .iter()
+                .zip(&target.cofactors[1..])
+                .fold(sum, |sum, (limb, &w)| m.add(sum, m.mul_shoup(limb[i], w)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::primes;
+
+    #[test]
+    fn extends_the_centred_representative() {
+        let mut used = Vec::new();
+        let list: Vec<Modulus> = [40u32, 44, 36, 49, 34, 44]
+            .iter()
+            .map(|&bits| {
+                let q = primes::nearest(1 << bits, 8192, &used).unwrap();
+                used.push(q);
+                Modulus::new(q).unwrap()
+            })
+            .collect();
+        for sources in 1..=3 {
+            let (from, to) = list.split_at(sources);
+            let base: i128 = from.iter().map(|m| i128::from(m.value())).product();
+            let extension = Extension::new(from, to);
+            let mut values = vec![0, 1, -1, base / 100 * 49, -base / 100 * 49, base / 3, -base / 5, 123_456_789];
+            values.extend((1..200).map(|i| (base / 401) * i - base / 5 + i * i * i));
+            let mut limbs: Vec<Vec<u64>> =
+                from.iter().map(|m| values.iter().map(|&x| m.from_i128(x)).collect()).collect();
+            let mut views: Vec<&mut [u64]> = limbs.iter_mut().map(Vec::as_mut_slice).collect();
+            extension.prepare_assign(&mut views);
+            let views: Vec<&[u64]> = limbs.iter().map(Vec::as_slice).collect();
+            let mut quotients = vec![0; values.len()];
+            extension.quotients_into(&views, &mut quotients);
+            for (t, m) in to.iter().enumerate() {
+                let mut out = vec![0; values.len()];
+                extension.extend_into(&views, &quotients, t, &mut out);
+                for (&x, &o) in values.iter().zip(&out) {
+                    assert_eq!(o, m.from_i128(x), "{x} from {sources} primes mod {}", m.value());
+                }
+            }
+        }
+    }
+}

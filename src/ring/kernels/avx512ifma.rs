@@ -1,0 +1,329 @@
+//! AVX-512 with 52-bit fused multiply-add: eight residues at a time.
+//!
+//! Products of two residues (q below 2^50) are split by `vpmadd52lo/hi` at 52 bits and reduced by the same Barrett step as
+//! the reference. Products with weights (|w| q below 2^52) need the low half only.
+
+use super::block::{BlockOperands, GROUP_ROWS, PackedBlock, Plane, positive_offset};
+use super::{Modulus, ShoupFactor, ShoupTable, portable};
+use core::arch::x86_64::*;
+
+const LANES: usize = 8;
+
+/// Exists only on a CPU with AVX-512 F, DQ, VL and IFMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token(());
+
+impl Token {
+    pub fn detect() -> Option<Self> {
+        let all = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512ifma");
+        all.then_some(Self(()))
+    }
+}
+
+/// Declares the safe entry `$name(Token, ...)` of the unsafe-to-call `$inner`.
+macro_rules! entry {
+    ($name:ident => $inner:ident ( $($arg:ident : $ty:ty),* )) => {
+        pub(super) fn $name(_: Token, $($arg: $ty),*) {
+            // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
+            unsafe { $inner($($arg),*) }
+        }
+    };
+}
+
+entry!(mul_into => mul(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]));
+entry!(mul_add_assign => mul_add(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]));
+entry!(scale_assign => scale(m: &Modulus, x: &mut [u64], w: ShoupFactor));
+entry!(fold_twist_assign => fold_twist(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
+entry!(untwist_unfold_assign => untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
+entry!(square_into => square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
+entry!(block_mul_add => block_mul(m: &Modulus, block: &PackedBlock, operands: &BlockOperands<'_>, out: &mut [u64]));
+
+/// Broadcast constants of one modulus.
+#[derive(Clone, Copy)]
+struct Wide {
+    q: __m512i,
+    q2: __m512i,
+    barrett: __m512i,
+    mask: __m512i,
+    right: __m128i,
+    left: __m128i,
+}
+
+impl Wide {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn new(m: &Modulus) -> Self {
+        let shift = i64::from(m.bits()) - 2;
+        Self {
+            q: _mm512_set1_epi64(m.value() as i64),
+            q2: _mm512_set1_epi64(2 * m.value() as i64),
+            barrett: _mm512_set1_epi64(m.barrett() as i64),
+            mask: _mm512_set1_epi64((1 << 52) - 1),
+            right: _mm_cvtsi64_si128(shift),
+            left: _mm_cvtsi64_si128(52 - shift),
+        }
+    }
+
+    /// From `[0, 3q)` to `[0, q)`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn fold_3q(&self, x: __m512i) -> __m512i {
+        let x = _mm512_min_epu64(x, _mm512_sub_epi64(x, self.q2));
+        _mm512_min_epu64(x, _mm512_sub_epi64(x, self.q))
+    }
+
+    /// `x - quotient * q` where the difference is known to lie in `[0, 2^52)`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn remainder(&self, x: __m512i, quotient: __m512i) -> __m512i {
+        let multiple = _mm512_madd52lo_epu64(_mm512_setzero_si512(), quotient, self.q);
+        _mm512_and_si512(_mm512_sub_epi64(x, multiple), self.mask)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn mul(&self, a: __m512i, b: __m512i) -> __m512i {
+        let zero = _mm512_setzero_si512();
+        let low = _mm512_madd52lo_epu64(zero, a, b);
+        let high = _mm512_madd52hi_epu64(zero, a, b);
+        let top = _mm512_or_si512(_mm512_sll_epi64(high, self.left), _mm512_srl_epi64(low, self.right));
+        let quotient = _mm512_madd52hi_epu64(zero, top, self.barrett);
+        self.fold_3q(self.remainder(low, quotient))
+    }
+
+    /// Any word modulo q.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn reduce(&self, x: __m512i) -> __m512i {
+        let top = _mm512_srl_epi64(x, self.right);
+        let quotient = _mm512_madd52hi_epu64(_mm512_setzero_si512(), top, self.barrett);
+        self.fold_3q(self.remainder(x, quotient))
+    }
+
+    /// Shoup product of words below 2^52.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn mul_shoup(&self, x: __m512i, value: __m512i, quotient: __m512i) -> __m512i {
+        let zero = _mm512_setzero_si512();
+        let estimate = _mm512_madd52hi_epu64(zero, x, quotient);
+        let r = self.remainder(_mm512_madd52lo_epu64(zero, x, value), estimate);
+        _mm512_min_epu64(r, _mm512_sub_epi64(r, self.q))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn add(&self, a: __m512i, b: __m512i) -> __m512i {
+        let sum = _mm512_add_epi64(a, b);
+        _mm512_min_epu64(sum, _mm512_sub_epi64(sum, self.q))
+    }
+
+    /// From `[0, q)` to `[1, q]`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn nonzero(&self, x: __m512i) -> __m512i {
+        _mm512_mask_mov_epi64(x, _mm512_testn_epi64_mask(x, x), self.q)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(x: &[u64], at: usize) -> __m512i {
+    let lanes: &[u64] = &x[at..at + LANES];
+    // SAFETY: the slice holds eight words; the load has no alignment requirement.
+    unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(x: &mut [u64], at: usize, value: __m512i) {
+    let lanes: &mut [u64] = &mut x[at..at + LANES];
+    // SAFETY: the slice holds eight words; the store has no alignment requirement.
+    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), value) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn reverse(x: __m512i) -> __m512i {
+    _mm512_permutexvar_epi64(_mm512_set_epi64(0, 1, 2, 3, 4, 5, 6, 7), x)
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn mul(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
+    let wide = Wide::new(m);
+    let even = out.len() / LANES * LANES;
+    for i in (0..even).step_by(LANES) {
+        store(out, i, wide.mul(load(a, i), load(b, i)));
+    }
+    portable::mul_into(m, &a[even..], &b[even..], &mut out[even..]);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn mul_add(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]) {
+    let wide = Wide::new(m);
+    let even = acc.len() / LANES * LANES;
+    for i in (0..even).step_by(LANES) {
+        let sum = wide.add(load(acc, i), wide.mul(load(a, i), load(b, i)));
+        store(acc, i, sum);
+    }
+    portable::mul_add_assign(m, &mut acc[even..], &a[even..], &b[even..]);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn scale(m: &Modulus, x: &mut [u64], w: ShoupFactor) {
+    let wide = Wide::new(m);
+    let (value, quotient) = (_mm512_set1_epi64(w.value as i64), _mm512_set1_epi64(w.quotient as i64));
+    let even = x.len() / LANES * LANES;
+    for i in (0..even).step_by(LANES) {
+        let product = wide.mul_shoup(load(x, i), value, quotient);
+        store(x, i, product);
+    }
+    portable::scale_assign(m, &mut x[even..], w);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn fold_twist(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
+    let wide = Wide::new(m);
+    let (value, quotient) = (_mm512_set1_epi64(w.value as i64), _mm512_set1_epi64(w.quotient as i64));
+    let n = x.len();
+    x[0] = m.mul_shoup(x[0], t.get(0));
+    let mut j = 1;
+    while j + LANES <= n / 2 {
+        let mirror = n - j - (LANES - 1);
+        let (front, back) = (load(x, j), reverse(load(x, mirror)));
+        let new_front = _mm512_add_epi64(front, wide.mul_shoup(back, value, quotient));
+        let new_back = reverse(_mm512_add_epi64(back, wide.mul_shoup(front, value, quotient)));
+        store(x, j, wide.mul_shoup(new_front, load(&t.values, j), load(&t.quotients, j)));
+        store(x, mirror, wide.mul_shoup(new_back, load(&t.values, mirror), load(&t.quotients, mirror)));
+        j += LANES;
+    }
+    portable::fold_twist_range(m, x, w, t, j..n / 2 + 1);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
+    let wide = Wide::new(m);
+    let (value, quotient) = (_mm512_set1_epi64(w.value as i64), _mm512_set1_epi64(w.quotient as i64));
+    let n = x.len();
+    let y = m.mul_shoup(x[0], t.get(0));
+    x[0] = m.add(y, y);
+    let mut j = 1;
+    while j + LANES <= n / 2 {
+        let mirror = n - j - (LANES - 1);
+        let front = wide.mul_shoup(load(x, j), load(&t.values, j), load(&t.quotients, j));
+        let back = wide.mul_shoup(load(x, mirror), load(&t.values, mirror), load(&t.quotients, mirror));
+        let back = reverse(back);
+        store(x, j, wide.add(front, wide.mul_shoup(back, value, quotient)));
+        store(x, mirror, reverse(wide.add(back, wide.mul_shoup(front, value, quotient))));
+        j += LANES;
+    }
+    portable::untwist_unfold_range(m, x, w, t, j..n / 2 + 1);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
+    let wide = Wide::new(m);
+    let [o0, o1, o2] = out;
+    let even = c0.len() / LANES * LANES;
+    for i in (0..even).step_by(LANES) {
+        let (a, b) = (load(c0, i), load(c1, i));
+        let cross = wide.mul(a, b);
+        store(o0, i, wide.nonzero(wide.mul(a, a)));
+        store(o1, i, wide.nonzero(wide.add(cross, cross)));
+        store(o2, i, wide.nonzero(wide.mul(b, b)));
+    }
+    portable::square_into(m, &c0[even..], &c1[even..], [&mut o0[even..], &mut o1[even..], &mut o2[even..]]);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn block_mul(m: &Modulus, block: &PackedBlock, operands: &BlockOperands<'_>, out: &mut [u64]) {
+    let low_half_suffices = block.planes.iter().all(|p| p.largest * m.value() < 1 << 52);
+    if !low_half_suffices || !operands.row_words.is_multiple_of(LANES) {
+        return portable::block_mul_add(m, block, operands, out);
+    }
+    for plane in &block.planes {
+        for first in (0..block.rows).step_by(GROUP_ROWS) {
+            let words = &plane.words[first * block.columns..];
+            let rows = &operands.rows[first..block.rows.min(first + GROUP_ROWS)];
+            match rows.len() {
+                1 => group::<1>(m, plane, words, operands, rows, out),
+                2 => group::<2>(m, plane, words, operands, rows, out),
+                3 => group::<3>(m, plane, words, operands, rows, out),
+                4 => group::<4>(m, plane, words, operands, rows, out),
+                5 => group::<5>(m, plane, words, operands, rows, out),
+                6 => group::<6>(m, plane, words, operands, rows, out),
+                7 => group::<7>(m, plane, words, operands, rows, out),
+                _ => group::<8>(m, plane, words, operands, rows, out),
+            }
+        }
+    }
+}
+
+/// R rows of one plane over all columns of the tile.
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn group<const R: usize>(
+    m: &Modulus,
+    plane: &Plane,
+    words: &[u64],
+    operands: &BlockOperands<'_>,
+    rows: &[u32],
+    out: &mut [u64],
+) {
+    let mut v = 0;
+    while v + 3 * LANES <= operands.row_words {
+        strip::<R, 3>(m, plane, words, operands, rows, v, out);
+        v += 3 * LANES;
+    }
+    while v < operands.row_words {
+        strip::<R, 1>(m, plane, words, operands, rows, v, out);
+        v += LANES;
+    }
+}
+
+/// R rows times C vectors of eight residues: R * C accumulators in registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn strip<const R: usize, const C: usize>(
+    m: &Modulus,
+    plane: &Plane,
+    words: &[u64],
+    operands: &BlockOperands<'_>,
+    rows: &[u32],
+    v: usize,
+    out: &mut [u64],
+) {
+    let &BlockOperands { x, columns, row_words, .. } = operands;
+    let wide = Wide::new(m);
+    let offset = positive_offset(m.value());
+    let power = m.shoup(1 << plane.shift);
+    let (value, quotient) = (_mm512_set1_epi64(power.value as i64), _mm512_set1_epi64(power.quotient as i64));
+    let step = plane.columns_per_reduction(m.value());
+    for (chunk_columns, chunk_words) in columns.chunks(step).zip(words.chunks(step * R)) {
+        let mut sums = [[_mm512_setzero_si512(); C]; R];
+        // A negative weight -w was multiplied as 2^52 - w, and the low half kept 2^52 - w x (x is never zero).
+        let mut negatives = [0u64; R];
+        for (&column, weights) in chunk_columns.iter().zip(chunk_words.chunks_exact(R)) {
+            let at = column as usize * row_words + v;
+            let inputs: [__m512i; C] = core::array::from_fn(|c| load(x, at + c * LANES));
+            for r in 0..R {
+                let weight = _mm512_set1_epi64(weights[r] as i64);
+                negatives[r] += weights[r] >> 51;
+                for c in 0..C {
+                    sums[r][c] = _mm512_madd52lo_epu64(sums[r][c], inputs[c], weight);
+                }
+            }
+        }
+        for r in 0..R {
+            let correction = _mm512_set1_epi64(offset.wrapping_sub(negatives[r] << 52) as i64);
+            let at = rows[r] as usize * row_words + v;
+            for c in 0..C {
+                let reduced = wide.reduce(_mm512_add_epi64(sums[r][c], correction));
+                let scaled = if plane.shift == 0 { reduced } else { wide.mul_shoup(reduced, value, quotient) };
+                let total = wide.add(load(out, at + c * LANES), scaled);
+                store(out, at + c * LANES, total);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The inner loops, one implementation per instruction set, all equal word for word.
+//!
+//! [`Kernel`] is a capability: a value naming a tier exists only where the CPU has its instructions, so the calls behind it
+//! are safe. Detect once ([`Kernel::detect`]), pass the token down. This folder holds all per-instruction-set code and,
+//! with the file mapping, all `unsafe` of the project.
+//!
+//! Residues are `u64` in `[0, q)` unless a function says otherwise. *Tile* operands of [`Kernel::block_mul_add`] are in
+//! `[1, q]`: zero is written `q`, which lets a kernel keep negative weights as 52-bit two's complement.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512ifma;
+mod block;
+mod portable;
+
+pub use block::{BlockOperands, PackedBlock};
+
+use super::modulus::{Modulus, ShoupFactor};
+
+/// Constant factors for a whole polynomial, value and Shoup quotient in separate arrays.
+#[derive(Clone, Debug, Default)]
+pub struct ShoupTable {
+    /// Factors below q.
+    pub values: Vec<u64>,
+    /// Their quotients, see [`ShoupFactor`].
+    pub quotients: Vec<u64>,
+}
+
+impl ShoupTable {
+    /// Prepares factors.
+    #[must_use]
+    pub fn new(m: &Modulus, factors: impl Iterator<Item = u64>) -> Self {
+        let (values, quotients) = factors.map(|w| m.shoup(w)).map(|f| (f.value, f.quotient)).unzip();
+        Self { values, quotients }
+    }
+
+    /// Factor `i`.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, i: usize) -> ShoupFactor {
+        ShoupFactor { value: self.values[i], quotient: self.quotients[i] }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tier {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Ifma(avx512ifma::Token),
+}
+
+/// A usable kernel tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel(Tier);
+
+macro_rules! dispatch {
+    ($self:ident, $name:ident ( $($arg:expr),* )) => {
+        match $self.0 {
+            Tier::Portable => portable::$name($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Ifma(token) => avx512ifma::$name(token, $($arg),*),
+        }
+    };
+}
+
+impl Kernel {
+    /// The fastest tier this CPU has.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self::present().pop().unwrap_or(Self::portable())
+    }
+
+    /// Plain Rust, everywhere.
+    #[must_use]
+    pub fn portable() -> Self {
+        Self(Tier::Portable)
+    }
+
+    /// All tiers this CPU has, slowest first.
+    #[must_use]
+    pub fn present() -> Vec<Self> {
+        let mut tiers = vec![Self::portable()];
+        #[cfg(target_arch = "x86_64")]
+        if let Some(token) = avx512ifma::Token::detect() {
+            tiers.push(Self(Tier::Avx512Ifma(token)));
+        }
+        tiers
+    }
+
+    /// The tier of that name, if this CPU has it.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::present().into_iter().find(|k| k.name() == name)
+    }
+
+    /// `portable` or `avx512ifma`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self.0 {
+            Tier::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Ifma(_) => "avx512ifma",
+        }
+    }
+
+    /// `out[i] = a[i] * b[i]`; operands may be `q` itself.
+    pub fn mul_into(&self, m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
+        dispatch!(self, mul_into(m, a, b, out));
+    }
+
+    /// `acc[i] += a[i] * b[i]`.
+    pub fn mul_add_assign(&self, m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]) {
+        dispatch!(self, mul_add_assign(m, acc, a, b));
+    }
+
+    /// `x[i] = x[i] * w`; `x` below 2^52.
+    pub fn scale_assign(&self, m: &Modulus, x: &mut [u64], w: ShoupFactor) {
+        dispatch!(self, scale_assign(m, x, w));
+    }
+
+    /// The way into the NTT: `x[j] = (x[j] + w x[N-j]) t[j]` for `0 < j < N`, `x[0] = x[0] t[0]`.
+    pub fn fold_twist_assign(&self, m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
+        dispatch!(self, fold_twist_assign(m, x, w, t));
+    }
+
+    /// The way back: `y[j] = x[j] t[j]`, then `x[j] = y[j] + w y[N-j]` for `0 < j < N` and `x[0] = 2 y[0]`.
+    pub fn untwist_unfold_assign(&self, m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
+        dispatch!(self, untwist_unfold_assign(m, x, w, t));
+    }
+
+    /// Squares a two-component ciphertext pointwise: `(c0^2, 2 c0 c1, c1^2)`. Operands in `[0, q]`, results in `[1, q]`.
+    pub fn square_into(&self, m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
+        dispatch!(self, square_into(m, c0, c1, out));
+    }
+
+    /// `out[rows[r]] += sum_k w[r][k] x[columns[k]]` on rows of `row_words` residues each; `x` in `[1, q]`, `out` in `[0, q)`.
+    pub fn block_mul_add(&self, m: &Modulus, block: &PackedBlock, operands: &BlockOperands<'_>, out: &mut [u64]) {
+        dispatch!(self, block_mul_add(m, block, operands, out));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Finding primes `q = 1 mod 4N` near a target.
+
+use super::RingError;
+
+/// Deterministic Miller-Rabin for 64-bit integers (the first twelve primes suffice below 3.3e24; Sorenson and Webster 2015).
+#[must_use]
+pub fn is_prime(n: u64) -> bool {
+    const WITNESSES: [u64; 12] = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37];
+    if n < 2 {
+        return false;
+    }
+    for p in WITNESSES {
+        if n.is_multiple_of(p) {
+            return n == p;
+        }
+    }
+    let mul = |a: u64, b: u64| (u128::from(a) * u128::from(b) % u128::from(n)) as u64;
+    let twos = (n - 1).trailing_zeros();
+    let odd = (n - 1) >> twos;
+    'witness: for a in WITNESSES {
+        let mut x = 1;
+        let (mut square, mut exponent) = (a, odd);
+        while exponent > 0 {
+            if exponent & 1 == 1 {
+                x = mul(x, square);
+            }
+            square = mul(square, square);
+            exponent >>= 1;
+        }
+        if x == 1 || x == n - 1 {
+            continue;
+        }
+        for _ in 1..twos {
+            x = mul(x, x);
+            if x == n - 1 {
+                continue 'witness;
+            }
+        }
+        return false;
+    }
+    true
+}
+
+/// The prime nearest to `target` that is 1 mod `4 * degree`, lies in `[2^33, 2^50)` and is not in `used`; of two equally
+/// near ones the smaller.
+///
+/// # Errors
+/// [`RingError::NoPrime`] if there is none within a factor of two of the target.
+pub fn nearest(target: u64, degree: usize, used: &[u64]) -> Result<u64, RingError> {
+    let order = 4 * degree as u64;
+    let centre = target / order;
+    let good = |k: u64| {
+        let q = k.checked_mul(order)?.checked_add(1)?;
+        ((1 << 33..1 << 50).contains(&q) && !used.contains(&q) && is_prime(q)).then_some(q)
+    };
+    for distance in 0..=centre / 2 {
+        let below = good(centre.saturating_sub(distance));
+        let above = good(centre + distance);
+        match (below, above) {
+            (Some(b), Some(a)) => return Ok(if a.abs_diff(target) < b.abs_diff(target) { a } else { b }),
+            (Some(q), None) | (None, Some(q)) => return Ok(q),
+            (None, None) => {}
+        }
+    }
+    Err(RingError::NoPrime { target, order })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn primality_of_known_numbers() {
+        for p in [2, 3, 37, 41, 65537, 1_099_511_480_321, 18_446_744_073_709_551_557] {
+            assert!(is_prime(p), "{p}");
+        }
+        // Carmichael numbers, strong pseudoprimes to several bases, squares.
+        for c in [0, 1, 561, 41041, 3_215_031_751, 3_825_123_056_546_413_051, 65537 * 65537, 18_446_744_073_709_551_615]
+        {
+            assert!(!is_prime(c), "{c}");
+        }
+    }
+
+    #[test]
+    fn nearest_is_nearest_and_distinct() {
+        let (degree, target) = (1usize << 13, (1u64 << 40) + 12345);
+        let mut used = Vec::new();
+        for _ in 0..6 {
+            let q = nearest(target, degree, &used).unwrap();
+            assert!(is_prime(q) && q % (4 * degree as u64) == 1 && !used.contains(&q));
+            used.push(q);
+        }
+        let distances: Vec<u64> = used.iter().map(|q| q.abs_diff(target)).collect();
+        assert!(distances.windows(2).all(|w| w[0] <= w[1] + 4 * degree as u64), "{distances:?}");
+        let brute = (1..).map(|d| (target / 32768 * 32768 + 1 - d * 32768).max(2)).find(|&q| is_prime(q)).unwrap();
+        assert!(used[0].abs_diff(target) <= brute.abs_diff(target));
+    }
+
+    #[test]
+    fn no_prime_is_an_error() {
+        assert!(matches!(nearest(1 << 20, 8192, &[]), Err(RingError::NoPrime { .. })));
+    }
+}

@@ -1,0 +1,167 @@
+//! Random polynomials: seeds from the operating system, expanded by AES-256 in counter mode with random access.
+//!
+//! A *stream* is AES-256 keyed by a 32-byte seed. Block `(entry, limb, index)` is the encryption of the little-endian 16 bytes
+//! `index: u64 | limb: u32 | entry: u32`. One block is one draw, so any tile can make its own part. A seed is used for one purpose
+//! only; several purposes of one master seed are separated by BLAKE3 key derivation ([`derive_seed`]).
+//!
+//! - uniform modulo q: the block as a little-endian 128-bit integer, modulo q (distance from uniform below 2^-78);
+//! - ternary: `floor(3 w / 2^64) - 1`, w the block's first little-endian word (distance below 2^-62), constant time;
+//! - error: centred binomial with variance 21/2 (sigma 3.24): the difference of the bit counts of two 21-bit halves, constant time. The
+//!   constant coefficient is the sum of two, so that the error is spherical in this ring's geometry (ENGINE section 7).
+
+use super::Modulus;
+use aes::Aes256;
+use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
+use zeroize::Zeroizing;
+
+/// Bytes of a seed.
+pub const SEED_BYTES: usize = 32;
+/// Variance of an error coefficient.
+pub const ERROR_VARIANCE: f64 = 10.5;
+const BLOCKS: usize = 64;
+
+/// A seed that is public (masks) or secret (keys, errors); zeroed on drop either way.
+pub type Seed = Zeroizing<[u8; SEED_BYTES]>;
+
+/// The operating system could not give randomness.
+#[derive(Debug, thiserror::Error)]
+#[error("no randomness from the operating system: {0}")]
+pub struct EntropyError(String);
+
+/// A fresh seed from the operating system.
+///
+/// # Errors
+/// [`EntropyError`] if the system's generator fails.
+pub fn fresh_seed() -> Result<Seed, EntropyError> {
+    let mut seed = Zeroizing::new([0; SEED_BYTES]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|e| EntropyError(e.to_string()))?;
+    Ok(seed)
+}
+
+/// An independent seed for one purpose: BLAKE3 in key-derivation mode, `context` fixed per purpose and version.
+#[must_use]
+pub fn derive_seed(context: &str, master: &[u8; SEED_BYTES]) -> Seed {
+    Zeroizing::new(blake3::derive_key(context, master))
+}
+
+/// Random-access expansion of one seed.
+pub struct Stream(Aes256);
+
+impl Stream {
+    /// The stream of a seed.
+    #[must_use]
+    pub fn new(seed: &[u8; SEED_BYTES]) -> Self {
+        Self(Aes256::new(&Array::from(*seed)))
+    }
+
+    /// Calls `use_block(i, block)` for the `count` blocks from `first` on.
+    #[inline]
+    fn for_blocks(&self, entry: u32, limb: u32, first: u64, count: usize, mut use_block: impl FnMut(usize, u128)) {
+        let high = u128::from(entry) << 96 | u128::from(limb) << 64;
+        let mut blocks = [Array::from([0u8; 16]); BLOCKS];
+        for start in (0..count).step_by(BLOCKS) {
+            let len = BLOCKS.min(count - start);
+            for (i, block) in blocks[..len].iter_mut().enumerate() {
+                *block = Array::from((high | u128::from(first + (start + i) as u64)).to_le_bytes());
+            }
+            self.0.encrypt_blocks(&mut blocks[..len]);
+            for (i, block) in blocks[..len].iter().enumerate() {
+                use_block(start + i, u128::from_le_bytes((*block).into()));
+            }
+        }
+    }
+
+    /// Residues `first ..` of the uniform polynomial `entry` modulo limb number `limb`, in `[0, q)`.
+    pub fn uniform_into(&self, m: &Modulus, entry: u32, limb: u32, first: usize, out: &mut [u64]) {
+        self.for_blocks(entry, limb, first as u64, out.len(), |i, block| out[i] = m.reduce_u128(block));
+    }
+
+    /// Coefficients in {-1, 0, 1}, each with probability one third.
+    pub fn ternary_into(&self, entry: u32, out: &mut [i64]) {
+        self.for_blocks(entry, 0, 0, out.len(), |i, block| {
+            let word = block as u64;
+            out[i] = ((u128::from(word) * 3) >> 64) as i64 - 1;
+        });
+    }
+
+    /// Error coefficients of variance 10.5, the constant one of variance 21.
+    pub fn error_into(&self, entry: u32, out: &mut [i64]) {
+        let half = |bits: u64| i64::from((bits & 0x1f_ffff).count_ones());
+        let draw = |bits: u64| half(bits) - half(bits >> 21);
+        // A block holds two draws.
+        let pairs = out.len().div_ceil(2);
+        self.for_blocks(entry, 0, 0, pairs, |i, block| {
+            out[2 * i] = draw(block as u64);
+            if let Some(odd) = out.get_mut(2 * i + 1) {
+                *odd = draw((block >> 64) as u64);
+            }
+        });
+        self.for_blocks(entry, 1, 0, 1, |_, block| out[0] += draw(block as u64));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::primes;
+
+    #[test]
+    fn expansion_is_pinned() {
+        // NIST SP 800-38A has no zero-key vector; AES-256 of zero under the zero key is the well-known dc95c078 a2408989 ad48a214 92842087.
+        let stream = Stream::new(&[0; 32]);
+        let mut block = 0;
+        stream.for_blocks(0, 0, 0, 1, |_, b| block = b);
+        assert_eq!(block.to_le_bytes()[..4], [0xdc, 0x95, 0xc0, 0x78]);
+        assert_eq!(block.to_le_bytes()[12..], [0x92, 0x84, 0x20, 0x87]);
+    }
+
+    #[test]
+    fn access_is_random_and_domains_differ() {
+        let m = Modulus::new(primes::nearest(1 << 44, 8192, &[]).unwrap()).unwrap();
+        let stream = Stream::new(&[7; 32]);
+        let mut whole = vec![0; 1000];
+        stream.uniform_into(&m, 5, 2, 0, &mut whole);
+        let mut part = vec![0; 300];
+        stream.uniform_into(&m, 5, 2, 333, &mut part);
+        assert_eq!(part, whole[333..633]);
+        for (entry, limb) in [(6, 2), (5, 1)] {
+            let mut other = vec![0; 1000];
+            stream.uniform_into(&m, entry, limb, 0, &mut other);
+            assert_ne!(other, whole);
+        }
+        assert_ne!(*derive_seed("a", &[7; 32]), *derive_seed("b", &[7; 32]));
+        assert!(whole.iter().all(|&x| x < m.value()));
+    }
+
+    #[test]
+    fn distributions_have_their_moments() {
+        let stream = Stream::new(&[9; 32]);
+        let n = 1 << 16;
+        let mut e = vec![0; n];
+        stream.error_into(3, &mut e);
+        let mean = e.iter().sum::<i64>() as f64 / n as f64;
+        let variance = e.iter().map(|&x| (x * x) as f64).sum::<f64>() / n as f64;
+        assert!(mean.abs() < 0.08 && (variance - ERROR_VARIANCE).abs() < 0.35, "mean {mean}, variance {variance}");
+        assert!(e[1..].iter().all(|x| x.abs() <= 21));
+        let mut t = vec![0; n];
+        stream.ternary_into(0, &mut t);
+        for value in [-1, 0, 1] {
+            let share = t.iter().filter(|&&x| x == value).count() as f64 / n as f64;
+            assert!((share - 1.0 / 3.0).abs() < 0.01, "{value}: {share}");
+        }
+        // The constant coefficient has twice the variance: average over many polynomials.
+        let first: f64 = (0..4000)
+            .map(|entry| {
+                let mut short = [0; 2];
+                stream.error_into(entry, &mut short);
+                (short[0] * short[0]) as f64
+            })
+            .sum();
+        assert!((first / 4000.0 - 2.0 * ERROR_VARIANCE).abs() < 2.5, "{}", first / 4000.0);
+    }
+
+    #[test]
+    fn fresh_seeds_differ() {
+        assert_ne!(*fresh_seed().unwrap(), *fresh_seed().unwrap());
+    }
+}
