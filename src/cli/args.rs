@@ -8,9 +8,9 @@ mod values;
 mod worker;
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 
-use clap::{Args, Parser};
+use clap::builder::RangedU64ValueParser;
+use clap::{ArgAction, Args, Parser};
 
 pub use client::{
     Client, ClientCommand, DecryptArgs, DemoArgs, EncryptArgs, EvaluateArgs, ImportArgs, InspectArgs, KeygenArgs,
@@ -22,28 +22,32 @@ pub use worker::{RunArgs, Worker, WorkerCommand};
 /// Exit code of a command line that cannot be understood (EX_USAGE).
 pub const EXIT_USAGE: u8 = 64;
 
+/// Where the help shows them, apart from a command's own.
+const HEADING: &str = "Options of every command";
+
 /// Options that every command of both binaries takes, before or after its name.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Global {
     /// Print exactly one JSON object on standard output
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub json: bool,
 
     /// Print errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = HEADING)]
     pub quiet: bool,
 
     /// Log more: once for debug, twice for trace
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = HEADING)]
     pub verbose: u8,
 
     /// Log as JSON, one object a line, on standard error
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub json_logs: bool,
 
-    /// Threads to compute with [default: all cores]
-    #[arg(long, global = true, value_name = "N")]
-    pub threads: Option<NonZeroUsize>,
+    /// Threads to compute with, 1 to 1024 [default: all cores]
+    #[arg(long, global = true, value_name = "N", help_heading = HEADING,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub threads: Option<usize>,
 }
 
 /// Arguments, or the text to show instead of running anything: help, the version or a usage error.

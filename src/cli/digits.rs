@@ -6,6 +6,8 @@
 //! machine (sine and root come from the platform). It is no data set: it measures nothing about real handwriting, and
 //! its generator is for drawing, never for keys.
 
+// Tables of points: a path a line.
+#[rustfmt::skip]
 mod glyphs;
 
 use glyphs::{GLYPHS, Path};
@@ -23,8 +25,8 @@ const SUBDIVISIONS: usize = 7;
 /// Draws `count` digits: their pixels, image-major (image i at `i * PIXELS`, one channel, rows from the top), and their
 /// labels 0..=9.
 ///
-/// Each label occurs `count / 10` times, or once more; their order is shuffled. Takes 786 bytes an image and about
-/// 20 microseconds.
+/// Each label occurs `count / 10` times, or once more; their order is shuffled. Takes 786 bytes an image, which
+/// the caller bounds, and about 20 microseconds.
 #[must_use]
 pub fn render_digits(count: usize, seed: u64) -> (Vec<u8>, Vec<u16>) {
     let mut labels: Vec<u16> = (0..10).cycle().take(count).collect();

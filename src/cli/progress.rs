@@ -127,10 +127,10 @@ impl Progress for Bars {
 
     fn end(&self) {
         if let Some(bar) = locked(&self.bar).take() {
-            if let Ok(style) = ProgressStyle::with_template("{msg:<28} done in {elapsed}") {
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
                 bar.set_style(style);
             }
-            bar.finish();
+            bar.finish_with_message(format!("{:<28} done in {}", bar.message(), human_duration(bar.elapsed())));
         }
     }
 }
@@ -260,6 +260,8 @@ mod tests {
         assert_eq!((bar.position(), bar.length(), bar.message()), (400, Some(400), "encrypting".to_owned()));
         progress.begin("decrypting", 0);
         assert!(bar.is_finished(), "a new step ends the one before");
+        let shown = bar.message();
+        assert!(shown.starts_with("encrypting  ") && shown.contains(" done in "), "{shown}");
         progress.end();
         assert!(locked(&progress.bar).is_none());
     }

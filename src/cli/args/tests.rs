@@ -1,5 +1,6 @@
 //! What the two commands accept and refuse.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
@@ -32,6 +33,7 @@ fn bad_usage_is_64_and_help_is_0() {
         ("nightshift plan --model M.nsm --precision 0", 64),
         ("nightshift plan --model M.nsm --precision 41", 64),
         ("nightshift plan --model M.nsm --threads 0", 64),
+        ("nightshift plan --model M.nsm --threads 1025", 64),
         ("nightshift plan --model M.nsm --threads many", 64),
         ("nightshift plan --model M.nsm --quiet --verbose", 64),
         ("nightshift encrypt --key K --model M --images I --out J --limit 0", 64),
@@ -85,7 +87,7 @@ fn global_options_stand_before_or_after_the_command() {
     ] {
         let global = client(line).expect(line).global;
         assert!(global.json && !global.quiet && !global.json_logs, "{line}");
-        assert_eq!((global.verbose, global.threads.map(NonZeroUsize::get)), (2, Some(3)), "{line}");
+        assert_eq!((global.verbose, global.threads), (2, Some(3)), "{line}");
     }
     let global = worker("nightshift-worker run job.toml -q --json-logs").expect("run").global;
     assert!(global.quiet && global.json_logs && !global.json && global.threads.is_none());
