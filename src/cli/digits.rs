@@ -220,7 +220,7 @@ struct Wave {
 
 impl Wave {
     fn draw(draws: &mut Draws) -> Self {
-        let turns = 4.5;
+        let turns = 3.4;
         Self {
             direction: (turns * draws.normal(), turns * draws.normal()),
             phase: draws.between(0.0, std::f32::consts::TAU),
