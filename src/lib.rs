@@ -3,6 +3,7 @@
 //! The rooms and who may import whom are described in `ARCHITECTURE.md`; `tests/architecture.rs` enforces it.
 
 pub mod ckks;
+pub mod cli;
 pub mod format;
 pub mod net;
 pub mod ring;
