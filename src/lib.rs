@@ -6,4 +6,5 @@ pub mod ckks;
 pub mod cli;
 pub mod format;
 pub mod net;
+pub mod plan;
 pub mod ring;

@@ -1,0 +1,276 @@
+//! Primes, levels and scales from the circuit's noise gains and ranges.
+//!
+//! Each place where noise enters (fresh encryption, each rescale) gets an equal share of the promised error; its scale follows from the gain
+//! with which noise there reaches the logits. Each rescale prime is then the prime nearest to (scale after the linear map) /
+//! (scale wanted), and the last stage's modulus is as large as the logits' range needs. Every exact scale is carried forward from
+//! the primes really found.
+
+use super::{After, Lift, Plan, PlanError, Precision, Requirements, StagePlan};
+use crate::ckks::{Parameters, ParametersLiteral, noise, security};
+use crate::net::circuit::{Circuit, FeatureKind, Source, Stage, StageStats};
+use crate::ring::primes;
+
+/// Widest ciphertext prime: 8-bit weights times a residue then fit the 52-bit multiplier's low half.
+const WIDEST: f64 = (1u64 << 44) as f64 * 0.99;
+/// Widest rescale prime where precision needs more than that: slower kernels, still on the transform's fast path.
+const WIDEST_RESCALE: f64 = (1u64 << 49) as f64;
+/// Most primes of a plan.
+const MOST_PRIMES: usize = 60;
+/// Narrowest prime, safely above the transform's 2^33.
+const NARROWEST: f64 = (1u64 << 34) as f64;
+/// Widest special prime.
+const WIDEST_SPECIAL: f64 = (1u64 << 49) as f64;
+/// Standard deviations in "worst".
+const SIGMAS: f64 = 6.0;
+/// A multiplier of at least this rounds with a negligible relative error.
+const FINE_MULTIPLIER: f64 = (1u64 << 20) as f64;
+
+/// Derives the plan in the smallest ring that carries it.
+///
+/// # Errors
+/// [`PlanError`] if requirements or calibration figures are out of range or no secure ring is large enough.
+pub fn plan(circuit: &Circuit, requirements: &Requirements) -> Result<Plan, PlanError> {
+    check(circuit, requirements)?;
+    let mut too_deep = None;
+    for row in security::TABLE {
+        match plan_in_ring(circuit, requirements, row.degree)? {
+            Ok(plan) => return Ok(plan),
+            Err(found_bits) => {
+                too_deep = Some(PlanError::TooDeep { found_bits, limit_bits: row.classical_bits, degree: row.degree });
+            }
+        }
+    }
+    Err(too_deep.expect("the security table is not empty"))
+}
+
+fn check(circuit: &Circuit, requirements: &Requirements) -> Result<(), PlanError> {
+    let Requirements { promised_bits, headroom } = *requirements;
+    if !(2.0..=30.0).contains(&promised_bits) {
+        return Err(PlanError::Requirement { what: "precision in bits", found: promised_bits, expected: "2 to 30" });
+    }
+    if !(1.0..=1e6).contains(&headroom) {
+        return Err(PlanError::Requirement { what: "headroom", found: headroom, expected: "1 to 1000000" });
+    }
+    let named = circuit.stages.iter().map(|s| (s.name.as_str(), &s.stats));
+    for (name, stats) in std::iter::once(("input", &circuit.input_stats)).chain(named) {
+        let StageStats { max_abs, max_rms, noise_gain, noise_gain_worst } = *stats;
+        for (what, found) in [
+            ("largest magnitude", max_abs),
+            ("root mean square", max_rms),
+            ("noise gain", noise_gain),
+            ("worst noise gain", noise_gain_worst),
+        ] {
+            if !(found > 0.0 && found < 1e12) {
+                return Err(PlanError::Stats { stage: name.to_owned(), what, found });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Scales wanted where noise enters: input first, then after the key switch of stage k.
+struct Wanted {
+    input: f64,
+    rescales: Vec<f64>,
+}
+
+impl Wanted {
+    fn new(circuit: &Circuit, requirements: &Requirements, degree: usize) -> Self {
+        let switched = circuit.stages.len().saturating_sub(2);
+        let share = 2f64.powf(-requirements.promised_bits) / (SIGMAS * ((switched + 1) as f64).sqrt());
+        let scale = |noise: f64, stats: &StageStats| noise * stats.noise_gain_worst / share;
+        // A key switch adds a little to its rescale: the special prime is chosen so that it is at most a half.
+        let rescale = noise::rescale(degree) * 1.25f64.sqrt();
+        let mut wanted = Self {
+            input: scale(noise::fresh_secret(degree), &circuit.input_stats),
+            rescales: circuit.stages.iter().skip(1).take(switched).map(|s| scale(rescale, &s.stats)).collect(),
+        };
+        // Each rescale prime must be at least the narrowest one: raise the scale before it if need be.
+        for k in (0..wanted.rescales.len()).rev() {
+            let needed = (NARROWEST * wanted.rescales[k] / circuit.stages[k + 1].map.weight_scale).sqrt();
+            match k {
+                0 => wanted.input = wanted.input.max(needed / circuit.stages[0].map.weight_scale),
+                _ => wanted.rescales[k - 1] = wanted.rescales[k - 1].max(needed),
+            }
+        }
+        wanted
+    }
+}
+
+/// Multipliers that bring all features of a stage to one scale, and that scale.
+fn align(stage: &Stage, input_scale: f64, scales: &[f64]) -> (Vec<Lift>, f64) {
+    let mut groups: Vec<(Source, FeatureKind)> = stage.features.iter().map(|f| (f.source, f.kind)).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let own = |source: Source, kind: FeatureKind| {
+        let scale = match source {
+            Source::Input => input_scale,
+            Source::Stage(k) => scales[k],
+        };
+        if kind == FeatureKind::Square { scale * scale } else { scale }
+    };
+    let all: Vec<f64> = groups.iter().map(|&(s, k)| own(s, k)).collect();
+    let mut common = all.iter().copied().fold(0.0, f64::max);
+    // A ratio that is not one must be large enough to round well.
+    for &scale in &all {
+        if common != scale && common / scale < FINE_MULTIPLIER {
+            common = common.max(scale * FINE_MULTIPLIER);
+        }
+    }
+    let lifts = groups
+        .iter()
+        .zip(&all)
+        .map(|(&(source, kind), &scale)| Lift { source, kind, multiplier: (common / scale).round() })
+        .collect();
+    (lifts, common)
+}
+
+/// The plan at one degree, or the modulus bits that were too many.
+fn plan_in_ring(circuit: &Circuit, requirements: &Requirements, degree: usize) -> Result<Result<Plan, f64>, PlanError> {
+    let wanted = Wanted::new(circuit, requirements, degree);
+    let count = circuit.stages.len();
+    let range = |stats: &StageStats| stats.max_abs * requirements.headroom;
+
+    // Forward: exact scales, and one prime per key switch.
+    let mut used = Vec::new();
+    let mut scales = Vec::with_capacity(count);
+    let mut stages: Vec<StagePlan> = Vec::with_capacity(count);
+    for (k, stage) in circuit.stages.iter().enumerate() {
+        let (lifts, feature_scale) = align(stage, wanted.input, &scales);
+        let product_scale = feature_scale * stage.map.weight_scale;
+        let after = match k {
+            _ if k + 1 == count => After::Output,
+            0 => After::Fused,
+            _ => After::KeySwitch,
+        };
+        let output_scale = if after == After::KeySwitch {
+            let target = (product_scale / wanted.rescales[k - 1]).clamp(NARROWEST, WIDEST_RESCALE);
+            let prime = primes::nearest(target as u64, degree, &used)?;
+            used.push(prime);
+            product_scale / prime as f64
+        } else {
+            product_scale
+        };
+        scales.push(output_scale);
+        let squares = stage.features.iter().any(|f| f.kind == FeatureKind::Square);
+        stages.push(StagePlan {
+            name: stage.name.clone(),
+            limbs: 0,
+            lifts,
+            feature_scale,
+            product_scale,
+            after,
+            output_limbs: 0,
+            output_scale,
+            components: if squares { 3 } else { 2 },
+            range: range(&stage.stats),
+            spare_bits: 0.0,
+        });
+    }
+
+    // The modulus that is left for the last stage, and at least for each stage before its own rescale primes.
+    let mut base_bits = 0.0f64;
+    let mut dropped_bits = 0.0;
+    for stage in &stages {
+        let needed = 2.0 + (stage.product_scale * stage.range).log2();
+        let rescales_left: f64 = used.iter().map(|&q| (q as f64).log2()).sum::<f64>() - dropped_bits;
+        base_bits = base_bits.max(needed - rescales_left);
+        if stage.after == After::KeySwitch {
+            dropped_bits += (stage.product_scale / stage.output_scale).log2();
+        }
+    }
+    let base_primes = (base_bits / WIDEST.log2()).ceil().max(1.0) as usize;
+    if base_primes + used.len() > MOST_PRIMES {
+        return Ok(Err(base_bits + used.iter().map(|&q| (q as f64).log2()).sum::<f64>()));
+    }
+    let base_width = 2f64.powf(base_bits / base_primes as f64 + 0.02).clamp(NARROWEST, WIDEST);
+    let mut moduli = Vec::new();
+    let mut all = used.clone();
+    for _ in 0..base_primes {
+        let prime = primes::nearest(base_width as u64, degree, &all)?;
+        all.push(prime);
+        moduli.push(prime);
+    }
+    // The first key switch drops the last prime.
+    moduli.extend(used.iter().rev());
+
+    let mut limbs = moduli.len();
+    for stage in &mut stages {
+        stage.limbs = limbs;
+        if stage.after == After::KeySwitch {
+            limbs -= 1;
+        }
+        stage.output_limbs = limbs;
+        let modulus_bits: f64 = moduli[..stage.limbs].iter().map(|&q| (q as f64).log2()).sum();
+        stage.spare_bits = modulus_bits - 1.0 - (stage.product_scale * stage.range).log2();
+    }
+
+    let Some((special, digit_limbs)) = key_switch_shape(&moduli, &stages, degree, &all)? else {
+        return Ok(Err(moduli.iter().map(|&q| (q as f64).log2()).sum()));
+    };
+    let literal = ParametersLiteral { degree, moduli, special: vec![special], digit_limbs };
+    let log_qp: f64 = literal.moduli.iter().chain(&literal.special).map(|&q| (q as f64).log2()).sum();
+    if security::check(degree, log_qp).is_err() {
+        return Ok(Err(log_qp));
+    }
+    let parameters = Parameters::new(literal)?;
+    let precision = predict(circuit, &parameters, wanted.input, &stages);
+    Ok(Ok(Plan { parameters, input_scale: wanted.input, stages, precision }))
+}
+
+/// Limbs a digit and the special prime: fewest transforms among the shapes whose key-switch error stays below half the rescale's.
+fn key_switch_shape(
+    moduli: &[u64],
+    stages: &[StagePlan],
+    degree: usize,
+    used: &[u64],
+) -> Result<Option<(u64, usize)>, PlanError> {
+    let switched: Vec<usize> = stages.iter().filter(|s| s.after == After::KeySwitch).map(|s| s.limbs).collect();
+    let mut best: Option<(usize, u64, usize)> = None;
+    for digit_limbs in [1, 2] {
+        let mut target = NARROWEST;
+        for &limbs in &switched {
+            let digits: Vec<f64> =
+                moduli[..limbs].chunks(digit_limbs).map(|d| d.iter().map(|&q| q as f64).product()).collect();
+            let alone = noise::key_switch(degree, &digits, moduli[limbs - 1] as f64);
+            target = target.max(alone / (0.5 * noise::rescale(degree)));
+        }
+        if target > WIDEST_SPECIAL {
+            continue;
+        }
+        let special = primes::nearest(target as u64, degree, used)?;
+        let transforms = switched.iter().map(|&limbs| super::cost::key_switch_transforms(limbs, 1, digit_limbs)).sum();
+        if best.is_none_or(|(fewest, ..)| transforms < fewest) {
+            best = Some((transforms, special, digit_limbs));
+        }
+    }
+    Ok(best.map(|(_, special, digit_limbs)| (special, digit_limbs)))
+}
+
+fn predict(circuit: &Circuit, parameters: &Parameters, input_scale: f64, stages: &[StagePlan]) -> Precision {
+    let degree = parameters.degree();
+    let special: f64 = parameters.special().iter().map(|&q| q as f64).product();
+    let rescale_variance = |gain: &dyn Fn(&StageStats) -> f64| -> f64 {
+        let switched = stages.iter().zip(&circuit.stages).filter(|(s, _)| s.after == After::KeySwitch);
+        switched
+            .map(|(plan, stage)| {
+                let moduli = &parameters.moduli()[..plan.limbs];
+                let digits: Vec<f64> =
+                    moduli.chunks(parameters.digit_limbs()).map(|d| d.iter().map(|&q| q as f64).product()).collect();
+                let divisor = special * moduli[plan.limbs - 1] as f64;
+                let error = noise::rescale(degree).hypot(noise::key_switch(degree, &digits, divisor));
+                (error / plan.output_scale * gain(&stage.stats)).powi(2)
+            })
+            .sum()
+    };
+    let bits = |fresh: f64, gain: &dyn Fn(&StageStats) -> f64, sigmas: f64| {
+        let input = (fresh / input_scale * gain(&circuit.input_stats)).powi(2);
+        -(sigmas * (input + rescale_variance(gain)).sqrt()).log2()
+    };
+    let worst = |s: &StageStats| s.noise_gain_worst;
+    Precision {
+        typical_bits: bits(noise::fresh_secret(degree), &|s| s.noise_gain, 1.0),
+        promised_bits: bits(noise::fresh_secret(degree), &worst, SIGMAS),
+        promised_public_bits: bits(noise::fresh_public(degree, special), &worst, SIGMAS),
+    }
+}

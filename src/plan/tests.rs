@@ -1,0 +1,163 @@
+//! Plans of hand-made circuits: security, exact scales, headroom, passes that lose nothing.
+
+use super::passes::passes;
+use super::{After, PlanError, Requirements, cost, scales};
+use crate::ckks::security;
+use crate::net::circuit::{Block, Circuit, Feature, FeatureKind, LinearMap, Source, Stage, StageStats};
+
+/// Fully connected layers of the widths given, squares between them.
+pub(crate) fn dense_circuit(widths: &[usize]) -> Circuit {
+    let stats = |gain: f64| StageStats { max_abs: 4.0, max_rms: 1.0, noise_gain: gain / 3.0, noise_gain_worst: gain };
+    let stages = (1..widths.len())
+        .map(|k| {
+            let (inputs, outputs) = (widths[k - 1], widths[k]);
+            let (source, kind) = match k {
+                1 => (Source::Input, FeatureKind::Value),
+                _ => (Source::Stage(k - 2), FeatureKind::Square),
+            };
+            let weights = (0..inputs * outputs).map(|i| ((i * 37) % 255) as i16 - 127).collect();
+            Stage {
+                name: format!("dense {inputs} -> {outputs}"),
+                features: (0..inputs as u32).map(|entry| Feature { source, kind, entry }).collect(),
+                map: LinearMap {
+                    outputs,
+                    blocks: vec![Block {
+                        rows: (0..outputs as u32).collect(),
+                        columns: (0..inputs as u32).collect(),
+                        weights,
+                    }],
+                    bias: vec![0.25; outputs],
+                    weight_scale: 150.0 * inputs as f64,
+                    weight_bits: 8,
+                },
+                stats: stats(6.0),
+            }
+        })
+        .collect();
+    Circuit { input_shape: [1, 1, widths[0]], input_stats: stats(4.0), stages }
+}
+
+#[test]
+fn every_depth_is_planned_or_refused_inside_the_table() {
+    let mut degrees = Vec::new();
+    for depth in 1..60 {
+        let circuit = dense_circuit(&vec![4; depth + 1]);
+        match scales::plan(&circuit, &Requirements::default()) {
+            Ok(plan) => {
+                let row = security::row(plan.slots()).unwrap();
+                assert!(plan.parameters.log_qp_bits() <= f64::from(row.classical_bits));
+                assert!(plan.precision.promised_bits >= 9.9, "depth {depth}: {:?}", plan.precision);
+                assert!(plan.precision.typical_bits > plan.precision.promised_bits);
+                assert!(plan.precision.promised_public_bits < plan.precision.promised_bits);
+                degrees.push(plan.slots());
+            }
+            Err(PlanError::TooDeep { degree: 65536, .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(degrees.windows(2).all(|w| w[0] <= w[1]) && degrees[0] == 4096 && *degrees.last().unwrap() == 65536);
+}
+
+#[test]
+fn scales_are_exact_and_nothing_wraps() {
+    let circuit = dense_circuit(&[20, 16, 12, 8, 4]);
+    let plan = scales::plan(&circuit, &Requirements::default()).unwrap();
+    let moduli = plan.parameters.moduli();
+    assert_eq!(plan.stages[0].after, After::Fused);
+    assert_eq!(plan.output().after, After::Output);
+    let mut limbs = moduli.len();
+    for (k, (stage, layer)) in plan.stages.iter().zip(&circuit.stages).enumerate() {
+        assert_eq!(stage.limbs, limbs);
+        let before = if k == 0 { plan.input_scale } else { plan.stages[k - 1].output_scale.powi(2) };
+        assert_eq!(stage.feature_scale, before);
+        assert_eq!(stage.product_scale, before * layer.map.weight_scale);
+        let modulus: f64 = moduli[..limbs].iter().map(|&q| (q as f64).log2()).sum();
+        assert!((stage.product_scale * stage.range).log2() < modulus - 1.0, "stage {k} wraps");
+        assert!(stage.spare_bits > 0.0);
+        if stage.after == After::KeySwitch {
+            limbs -= 1;
+            assert_eq!(stage.output_scale, stage.product_scale / moduli[limbs] as f64);
+        }
+        assert_eq!(stage.output_limbs, limbs);
+    }
+}
+
+#[test]
+fn more_precision_and_headroom_cost_modulus() {
+    let circuit = dense_circuit(&[20, 16, 12]);
+    let bits = |promised_bits, headroom| {
+        scales::plan(&circuit, &Requirements { promised_bits, headroom }).unwrap().parameters.log_qp_bits()
+    };
+    assert!(bits(14.0, 8.0) > bits(10.0, 8.0) + 3.0);
+    assert!(bits(10.0, 800.0) > bits(10.0, 8.0) + 5.0);
+}
+
+#[test]
+fn bad_requirements_and_figures_are_refused() {
+    let circuit = dense_circuit(&[4, 4, 4]);
+    for (promised_bits, headroom) in [(f64::NAN, 8.0), (1.0, 8.0), (60.0, 8.0), (10.0, 0.5), (10.0, f64::INFINITY)] {
+        let found = scales::plan(&circuit, &Requirements { promised_bits, headroom });
+        assert!(matches!(found, Err(PlanError::Requirement { .. })));
+    }
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let mut circuit = circuit.clone();
+        circuit.stages[1].stats.noise_gain_worst = bad;
+        assert!(matches!(scales::plan(&circuit, &Requirements::default()), Err(PlanError::Stats { .. })));
+    }
+}
+
+#[test]
+fn ids_tell_plans_and_models_apart() {
+    let circuit = dense_circuit(&[20, 16, 12]);
+    let id = |bits, model| {
+        let requirements = Requirements { promised_bits: bits, ..Requirements::default() };
+        scales::plan(&circuit, &requirements).unwrap().id(&[model; 32])
+    };
+    assert_eq!(id(10.0, 1), id(10.0, 1));
+    assert_ne!(id(10.0, 1), id(10.5, 1));
+    assert_ne!(id(10.0, 1), id(10.0, 2));
+}
+
+/// Passes cover each output once and restate exactly the stage's products.
+#[test]
+fn passes_restate_the_map() {
+    for widths in [&[20, 16, 12, 8][..], &[700, 3000, 3000, 10]] {
+        let circuit = dense_circuit(widths);
+        let plan = scales::plan(&circuit, &Requirements::default()).unwrap();
+        for (k, stage) in circuit.stages.iter().enumerate() {
+            let list = passes(&circuit, &plan, k);
+            if plan.stages[k].after == After::Fused {
+                assert!(list.is_empty());
+                continue;
+            }
+            let mut rows: Vec<u32> = list.iter().flat_map(|p| p.rows.iter().copied()).collect();
+            rows.sort_unstable();
+            assert!(rows.into_iter().eq(0..stage.map.outputs as u32));
+            let block = &stage.map.blocks[0];
+            for pass in &list {
+                assert!(pass.tile_columns >= 8 && pass.tile_columns.is_power_of_two());
+                for local in &pass.blocks {
+                    for (r, &row) in local.rows.iter().enumerate() {
+                        let original = pass.rows[row as usize] as usize;
+                        for (c, &column) in local.columns.iter().enumerate() {
+                            let entry = pass.features[column as usize].entry as usize;
+                            let weight = local.weights[r * local.columns.len() + c];
+                            assert_eq!(weight, block.weights[original * block.columns.len() + entry]);
+                        }
+                    }
+                }
+                if k == 1 {
+                    assert_eq!(pass.fused_rows.len(), widths[1]);
+                    assert_eq!(pass.inputs.len(), widths[0]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn transforms_of_a_key_switch_are_the_known_counts() {
+    // ENGINE section 4: 12, 20, 30 for two, three, four limbs and one special prime.
+    let count = |limbs| cost::key_switch_transforms(limbs, 1, 1);
+    assert_eq!([count(2), count(3), count(4)], [12, 20, 30]);
+}
