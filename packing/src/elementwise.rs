@@ -4,8 +4,9 @@
 //! images [count][C*H*W]  ->  batch b, entry e: [slots] f64, slot s = image b * slots + s
 //! ```
 //!
-//! The last batch may be partial: its unused slots are zero, or carry canaries from the last slot downwards. What this does
-//! not do: choose the number of slots, encode, or hold a whole packed batch (the caller asks for a run of entries).
+//! The last batch may be partial: its unused slots are zero, or carry canaries from the last slot downwards. What this
+//! does not do: choose the number of slots, encode, or hold a whole packed batch (the caller asks for a run of
+//! entries).
 
 use std::ops::Range;
 
@@ -17,7 +18,8 @@ use crate::normalise::Normalisation;
 const TILE_IMAGES: usize = 32;
 const TILE_ENTRIES: usize = 64;
 
-/// A float this far outside the range (relative to its larger end) is rounding of f32, not an escape: clamped, uncounted.
+/// A float this far outside the range (relative to its larger end) is rounding of f32, not an escape: clamped,
+/// uncounted.
 const RANGE_SLACK: f64 = 4.0 * f32::EPSILON as f64;
 
 /// An image set seen as batches of slot vectors.
@@ -35,7 +37,8 @@ impl<'a> Batches<'a> {
     ///
     /// # Errors
     /// `Usage` for a slot count that is no power of two or a normalisation with other channels than the images;
-    /// `Count`, `Empty` or `Malformed` when the set contradicts itself (its fields are public) or holds a float not finite.
+    /// `Count`, `Empty` or `Malformed` when the set contradicts itself (its fields are public) or holds a float not
+    /// finite.
     pub fn new(images: &'a ImageSet, normalisation: &'a Normalisation, slots: usize) -> Result<Self, PackingError> {
         if !slots.is_power_of_two() {
             return Err(PackingError::usage("slots", slots, "a power of two"));
@@ -113,8 +116,8 @@ impl<'a> Batches<'a> {
         self.entries_into(batch, entry..entry.saturating_add(1), out)
     }
 
-    /// Writes the slot vectors of a run of entries: `out` is `[range.len()][slots]`, fully overwritten. Each image row is
-    /// read once, so a few hundred entries a call are much cheaper than as many calls of [`Self::entry_into`].
+    /// Writes the slot vectors of a run of entries: `out` is `[range.len()][slots]`, fully overwritten. Each image row
+    /// is read once a call, in tiles that stay in the first cache.
     ///
     /// # Errors
     /// `Usage` when batch, range or the length of `out` is out of range.

@@ -1,8 +1,8 @@
 //! A set of images in memory, `[count][channels][rows][columns]`, and the one function that reads it from a path.
 //!
-//! Formats, told by content and then by name: IDX, CIFAR-10 binary, npy, npz (each plain; IDX, CIFAR and npy also in gzip or
-//! xz), a PNG or JPEG, a folder of them, a folder of class folders of them. What this does not do: resize, convert colours,
-//! normalise (see `normalise`), or find a data set's files in a folder (see `dataset`).
+//! Formats, told by content and then by name: IDX, CIFAR-10 binary, npy, npz (each plain; IDX, CIFAR and npy also in
+//! gzip or xz), a PNG or JPEG, a folder of them, a folder of class folders of them. What this does not do: resize,
+//! convert colours, normalise (see `normalise`), or find a data set's files in a folder (see `dataset`).
 
 mod cifar;
 pub(crate) mod dataset;
@@ -66,8 +66,8 @@ impl ImageSet {
     /// From a shape (channels, rows, columns) and values; the count follows.
     ///
     /// # Errors
-    /// `Count` when the values are no whole number of images, `Empty` when there are none, `Malformed` for a float that is
-    /// not finite.
+    /// `Count` when the values are no whole number of images, `Empty` when there are none, `Malformed` for a float that
+    /// is not finite.
     pub fn new(shape: [usize; 3], pixels: Pixels) -> Result<Self, PackingError> {
         let entries = shape.iter().try_fold(1usize, |product, side| product.checked_mul(*side)).unwrap_or(0);
         let count = pixels.len().checked_div(entries).unwrap_or(0);
@@ -144,12 +144,12 @@ pub(crate) fn require_finite(path: &Path, floats: &[f32], entries: usize) -> Res
 
 /// Reads images from a file or folder.
 ///
-/// npz: the array `images`, or else the only array that is not `labels`; `labels` if there. Folder: files in order of their
-/// names; if it has no images of its own, its subfolders in order of their names are the classes 0, 1, ...
+/// npz: the array `images`, or else the only array that is not `labels`; `labels` if there. Folder: files in order of
+/// their names; if it has no images of its own, its subfolders in order of their names are the classes 0, 1, ...
 ///
 /// # Errors
-/// `Missing`, `Io`; `Unrecognised` when it is none of the formats; the bad-data cases of [`PackingError`] otherwise, each
-/// with the path. Nothing larger than `limits` is ever reserved.
+/// `Missing`, `Io`; `Unrecognised` when it is none of the formats; the bad-data cases of [`PackingError`] otherwise,
+/// each with the path. A claim above `limits` is refused before memory is reserved for it.
 pub fn read_images(path: &Path, limits: &Limits) -> Result<ImageSet, PackingError> {
     let metadata = std::fs::metadata(path).map_err(|error| PackingError::read(path, error))?;
     if metadata.is_dir() {

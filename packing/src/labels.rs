@@ -4,8 +4,8 @@
 //! logits [classes][slots] f64, occupancy -> Prediction { index, label, scores [classes] } per used slot
 //! ```
 //!
-//! `read` reads the true labels of a test set, `write` writes predictions. Scores are never rounded in memory, only when
-//! written.
+//! `read` reads the true labels of a test set, `write` writes predictions. Scores are never rounded in memory, only
+//! when written.
 
 pub(crate) mod read;
 pub(crate) mod write;
@@ -51,7 +51,8 @@ pub fn argmax(scores: &[f64]) -> Option<usize> {
     (!scores.is_empty()).then_some(best)
 }
 
-/// Predictions of the first `occupancy` slots of a batch whose first image is `first_index`; `logits` is `[classes][slots]`.
+/// Predictions of the first `occupancy` slots of a batch whose first image is `first_index`; `logits` is
+/// `[classes][slots]`.
 ///
 /// # Errors
 /// `Usage` for no classes, or a class with fewer slots than `occupancy`; `NotFinite` as for [`Prediction::new`].

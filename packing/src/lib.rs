@@ -5,11 +5,12 @@
 //! logits [classes][slots] f64 -> Prediction per image -> CSV, JSON, npy
 //! ```
 //!
-//! Packing is element-wise: slot = image, one slot vector per pixel ("entry"). What this crate does not do: cryptography,
-//! network access, threads, or writing under a final file name (writers take a `Write`; the caller renames).
+//! Packing is element-wise: slot = image, one slot vector per pixel ("entry"). What this crate does not do:
+//! cryptography, network access, threads, or writing under a final file name (writers take a `Write`; the caller
+//! renames).
 //!
-//! Everything read is treated as hostile: sizes are checked against [`Limits`] before memory is reserved, a file must be
-//! exactly as long as its header says, and every refusal is a [`PackingError`] that names the file.
+//! Everything read is treated as hostile: sizes are checked against [`Limits`] before memory is reserved, a file must
+//! be exactly as long as its header says, and every refusal is a [`PackingError`] that names the file.
 
 mod elementwise;
 mod error;

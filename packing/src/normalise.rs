@@ -1,7 +1,7 @@
 //! From pixel bytes to the numbers a network was trained on: value = (byte / 255 - mean) / std, channel by channel.
 //!
-//! The 256 values of a channel are computed once in f64. Floats that come in normalised are clamped to the same range, so
-//! nothing outside the training range can reach a polynomial activation.
+//! The 256 values of a channel are computed once in f64. Floats that come in normalised are clamped to the same range,
+//! so nothing outside the training range can reach a polynomial activation.
 
 use crate::error::PackingError;
 

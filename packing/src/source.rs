@@ -11,7 +11,8 @@ use lzma_rust2::XzReader;
 
 use crate::error::PackingError;
 
-/// No deflate stream grows by more than this (RFC 1951: 258 bytes from two bits), so a reservation up to this is earned.
+/// No deflate stream grows by more than this (RFC 1951: 258 bytes from two bits), so a reservation up to this is
+/// earned.
 const DEFLATE_MAX_RATIO: u64 = 1032;
 
 /// Memory an xz decoder may take for its dictionary, KiB: `xz -9` needs 65 MiB.
@@ -127,4 +128,34 @@ pub(crate) fn inner_extension(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().to_lowercase();
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".xz")).unwrap_or(&name);
     name.rsplit_once('.').map(|(_, extension)| extension.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_file_can_hold_is_reserved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("small");
+        std::fs::write(&path, [7u8; 100]).unwrap();
+        let plain = Source::open(&path).unwrap().read_up_to(1 << 50).unwrap();
+        assert_eq!(plain, [7u8; 100]);
+        assert!(plain.capacity() < 1 << 16, "{}", plain.capacity());
+
+        let mut file = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut file, &[7u8; 100]).unwrap();
+        std::fs::write(&path, file.finish().unwrap()).unwrap();
+        let unpacked = Source::open(&path).unwrap().read_up_to(1 << 50).unwrap();
+        assert_eq!(unpacked, [7u8; 100]);
+        assert!(unpacked.capacity() < 1 << 16, "{}", unpacked.capacity());
+    }
+
+    #[test]
+    fn the_inner_extension_ignores_compression() {
+        let extension = |name: &str| inner_extension(Path::new(name));
+        assert_eq!(extension("a/B.BIN.GZ").as_deref(), Some("bin"));
+        assert_eq!(extension("x.tar.xz").as_deref(), Some("tar"));
+        assert_eq!(extension("t10k-images-idx3-ubyte.gz"), None);
+    }
 }

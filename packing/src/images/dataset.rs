@@ -33,8 +33,8 @@ const MAX_CLASS_NAMES_BYTES: u64 = 64 << 10;
 /// Reads one split of the data set in `folder`, labels included; class names where the folder has `batches.meta.txt`.
 ///
 /// # Errors
-/// `NoDataset` (kind `Missing`) when the folder has none of the layouts; `Count` when labels and images disagree; the errors
-/// of [`crate::read_images`] otherwise.
+/// `NoDataset` (kind `Missing`) when the folder has none of the layouts; `Count` when labels and images disagree; the
+/// errors of [`crate::read_images`] otherwise.
 pub fn open_dataset_dir(folder: &Path, split: Split, limits: &Limits) -> Result<ImageSet, PackingError> {
     std::fs::read_dir(folder).map_err(|error| PackingError::read(folder, error))?;
     let (prefix, batches) = match split {

@@ -1,8 +1,8 @@
 //! PNG and JPEG files: one, a folder of them, or a folder of class folders of them.
 //!
-//! 8-bit grey becomes 1 channel and 8-bit colour 3; all files must agree. An opaque alpha channel is dropped; a translucent
-//! one and 16-bit samples are refused rather than guessed at. Files with other endings and names starting with a dot are
-//! passed over. Nothing is resized and links are followed.
+//! 8-bit grey becomes 1 channel and 8-bit colour 3; all files must agree. An opaque alpha channel is dropped; a
+//! translucent one and 16-bit samples are refused rather than guessed at. Files with other endings and names starting
+//! with a dot are passed over. Nothing is resized and links are followed.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

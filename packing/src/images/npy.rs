@@ -1,8 +1,8 @@
 //! npy arrays and npz archives of them: images as u8 or f32, labels as any integer type.
 //!
-//! Images are `[N][H][W]` or `[N][C][H][W]` in C order. The header's Python literal is parsed by npyz, but only after a guard
-//! has made it harmless: short, shallow, and with too few digits for any product of its numbers to overflow. Not read:
-//! Fortran order, records, pickles, strings, other float widths.
+//! Images are `[N][H][W]` or `[N][C][H][W]` in C order. The header's Python literal is parsed by npyz, but only after a
+//! guard has made it harmless: short, shallow, and with too few digits for any product of its numbers to overflow. Not
+//! read: Fortran order, records, pickles, strings, other float widths.
 
 use std::path::Path;
 

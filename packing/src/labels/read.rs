@@ -1,7 +1,7 @@
 //! Label files: IDX, npy (integers) and CSV.
 //!
-//! CSV has one column (label) or two (index,label or file,label), with or without a header line; labels are integers from 0
-//! to 65535. Indexed rows may come in any order but must be exactly 0 .. N-1.
+//! CSV has one column (label) or two (index,label or file,label), with or without a header line; labels are integers
+//! from 0 to 65535. Indexed rows may come in any order but must be exactly 0 .. N-1.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -30,8 +30,8 @@ impl Labels {
     /// One label per image of `images`, in their order.
     ///
     /// # Errors
-    /// `Count` when the numbers differ; `Malformed` when a file has no label; `Usage` when labels go by file name and the
-    /// images did not come from a folder.
+    /// `Count` when the numbers differ; `Malformed` when a file has no label; `Usage` when labels go by file name and
+    /// the images did not come from a folder.
     pub fn for_images(&self, images: &ImageSet) -> Result<Vec<u16>, PackingError> {
         let path = || PathBuf::from("labels");
         let found = match self {
