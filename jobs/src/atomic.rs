@@ -1,0 +1,139 @@
+//! Files that appear whole under their final name, or not at all: a temporary file in the same folder, written, synced,
+//! renamed, and the folder synced. The temporary file is removed when any step fails; after a crash one named
+//! `.NAME.*.tmp` may remain, never a half-written NAME. Does not create folders.
+
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+use crate::error::{JobsError, Result};
+
+/// Permission bits of a finished file, before the process's mask: readable by all, as any file a program writes.
+const MODE: u32 = 0o666;
+
+/// Writes `bytes` under `path`, replacing what is there. A link standing there is replaced, not followed.
+///
+/// # Errors
+/// [`JobsError::Create`] when the file cannot be made or renamed, [`JobsError::Write`] when writing or syncing fails.
+/// After an error `path` holds what it held before, unless only the sync of the folder failed.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_temporary(path, bytes)?
+        .persist(path)
+        .map_err(|refused| JobsError::Create { path: path.to_owned(), source: refused.error })?;
+    sync_folder(path)
+}
+
+/// Writes `bytes` under `path` if nothing is there yet; two writers at once cannot both succeed.
+///
+/// # Errors
+/// As [`write_atomic`]; when something is there, [`JobsError::Create`] whose source is `AlreadyExists`.
+pub fn create_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_temporary(path, bytes)?
+        .persist_noclobber(path)
+        .map_err(|refused| JobsError::Create { path: path.to_owned(), source: refused.error })?;
+    sync_folder(path)
+}
+
+fn write_temporary(path: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
+    let write_error = |source| JobsError::Write { path: path.to_owned(), source };
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    let mut temporary = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".tmp")
+        .permissions(Permissions::from_mode(MODE))
+        .tempfile_in(folder_of(path))
+        .map_err(|source| JobsError::Create { path: path.to_owned(), source })?;
+    temporary.write_all(bytes).map_err(write_error)?;
+    temporary.as_file().sync_all().map_err(write_error)?;
+    Ok(temporary)
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    let synced = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| JobsError::Write { path: path.to_owned(), source })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn names_in(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn writes_replaces_and_leaves_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("receipt.json");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(names_in(folder.path()), ["receipt.json"]);
+        let other_bits = fs::metadata(&path).unwrap().permissions().mode() & 0o111;
+        assert_eq!(other_bits, 0, "a finished file is not executable");
+    }
+
+    #[test]
+    fn create_refuses_what_exists_and_keeps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("done");
+        create_atomic(&path, b"first").unwrap();
+        let refused = create_atomic(&path, b"second").unwrap_err();
+        assert!(
+            matches!(&refused, JobsError::Create { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
+        );
+        assert_eq!(refused.exit_code().code(), 73);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(names_in(folder.path()), ["done"]);
+    }
+
+    #[test]
+    fn a_failed_rename_removes_the_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("inner"), b"x").unwrap();
+        let refused = write_atomic(&path, b"bytes").unwrap_err();
+        assert_eq!(refused.exit_code().code(), 73, "{refused}");
+        assert_eq!(names_in(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn a_missing_folder_or_no_name_cannot_be_created_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = write_atomic(&folder.path().join("none/file"), b"x").unwrap_err();
+        assert_eq!(refused.exit_code().code(), 73, "{refused}");
+        assert!(write_atomic(&folder.path().join(".."), b"x").is_err());
+        assert!(names_in(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_link_is_replaced_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        let link = folder.path().join("link");
+        fs::write(&target, b"untouched").unwrap();
+        symlink(&target, &link).unwrap();
+        write_atomic(&link, b"new").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"untouched");
+        assert_eq!(fs::read(&link).unwrap(), b"new");
+    }
+}
