@@ -15,6 +15,9 @@ pub mod package;
 pub mod residues;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use container::{Container, OpenLimits, Section};
 pub use error::{ErrorKind, FormatError};
 pub use header::{ALIGNMENT, DType, HEADER_CAP_BYTES, Kind, SectionSpec, VERSION};

@@ -76,7 +76,7 @@ impl ModelPackage {
         let container = Container::open(path, Some(Kind::Model), &limits)?;
         container.verify()?;
         let package = Self::unpack(&container).map_err(|error| error.in_file(path))?;
-        // Computed from what was understood, not from the bytes: so there is one spelling of each model, and one id.
+        // Computed from what was understood, not from the bytes: so a model has one id however its JSON is spelled.
         let (found, expected) = (container.metadata(MODEL_ID)?, package.model_id()?);
         if found != expected { Err(FormatError::invalid(MODEL_ID, found, expected).in_file(path)) } else { Ok(package) }
     }
