@@ -326,16 +326,13 @@ fn check_header(header: &[u8], metadata: &BTreeMap<String, String>, layout: &Hea
             return Err(FormatError::invalid(key, format!("{digest:?}"), "64 lower-case hexadecimal digits"));
         }
     }
+    let rendered = layout.render(metadata)?;
+    if rendered != header {
+        let differs = rendered.iter().zip(header).position(|(rendered, given)| rendered != given);
+        let at = differs.unwrap_or(rendered.len().min(header.len()));
+        return Err(FormatError::Header(format!("not in the accepted spelling from byte {at} on")));
+    }
     let expected = metadata.get(&format!("{KEY_PREFIX}{HEADER_DIGEST}")).cloned().unwrap_or_default();
-    let (sealed, found) = layout.seal(&mut metadata.clone())?;
-    if found != expected {
-        return Err(FormatError::Digest { section: "header".into(), found, expected });
-    }
-    match sealed.iter().zip(header).position(|(sealed, given)| sealed != given) {
-        None if sealed.len() == header.len() => Ok(()),
-        position => {
-            let at = position.unwrap_or(sealed.len().min(header.len()));
-            Err(FormatError::Header(format!("not in the accepted spelling from byte {at} on")))
-        }
-    }
+    let (_, found) = layout.seal(&mut metadata.clone())?;
+    if found == expected { Ok(()) } else { Err(FormatError::Digest { section: "header".into(), found, expected }) }
 }

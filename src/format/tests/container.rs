@@ -142,6 +142,13 @@ fn padding_and_sections_say_where_they_are_damaged() {
     let where_it_is = |error: &FormatError| matches!(error, FormatError::Padding { section, offset_bytes: 5000, found: 7 } if section == "a");
     assert!(where_it_is(error.root()), "{error}");
     file.write_all_at(&[0], 5000).unwrap();
+    // A digit of the header's own digest: still well spelled, no longer true.
+    let sound = fs::read(&path).unwrap();
+    let digits = sound.windows(27).position(|window| window == b"nightshift.digest.header\":\"").unwrap() + 27;
+    file.write_all_at(if sound[digits] == b'0' { b"1" } else { b"0" }, digits as u64).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error.root(), FormatError::Digest { section, .. } if section == "header"), "{error}");
+    file.write_all_at(&sound[digits..=digits], digits as u64).unwrap();
     file.write_all_at(&[0], 8192).unwrap();
     file.write_all_at(&[1], 8193).unwrap();
     let container = open(&path).unwrap();
