@@ -1,1 +1,26 @@
-//! format
+//! Every byte on disk: containers, packed residues, model packages. `FORMATS.md` specifies the same for other languages.
+//!
+//! All files are safetensors files with extra rules ([`container`]): string metadata under `nightshift.*`, sections on
+//! 4096-byte boundaries, and a check over every single byte. What a section means is said by the file of its kind:
+//! [`package`] here; keys and ciphertexts are built on the same container.
+//!
+//! Not here: encryption, authentication (digests find damage and mix-ups, they do not stop a forger), threads.
+
+pub mod container;
+mod error;
+mod header;
+mod map;
+mod numbers;
+pub mod package;
+pub mod residues;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use container::{Container, OpenLimits, Section};
+pub use error::{ErrorKind, FormatError};
+pub use header::{ALIGNMENT, DType, HEADER_CAP_BYTES, Kind, SectionSpec, VERSION};
+pub use numbers::{Element, decode, encode};
+pub use package::{Canary, ModelPackage};
+pub use writer::{ContainerWriter, Written};

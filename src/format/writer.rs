@@ -1,0 +1,187 @@
+//! Writing a container: sized in advance, filled in any order, given its name only when complete.
+//!
+//! The bytes go to a temporary file in the same folder; [`ContainerWriter::finish`] hashes the sections, writes the
+//! header, syncs, renames, and syncs the folder. Dropped before that, the temporary file is removed (after a kill it
+//! stays, as `.<name>.<random>.tmp`). Padding is never written: the file is created as one hole, which reads as zeros.
+//! Unix only. Not here: threads (callers may share `&ContainerWriter` among theirs), and what sections mean.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tempfile::NamedTempFile;
+
+use super::header::{DIGEST_CHARS, DIGEST_PREFIX, HEADER_DIGEST, HeaderLayout, KEY_PREFIX, is_name};
+use super::{FormatError, Kind, SectionSpec, VERSION};
+
+const HASH_CHUNK_BYTES: usize = 1 << 20;
+
+/// What a finished container is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// `nightshift.digest.header`: hexadecimal BLAKE3 that commits to metadata, layout and, through the section
+    /// digests in it, to all content.
+    pub content_id: String,
+    /// Length of the file.
+    pub file_bytes: u64,
+}
+
+/// A container being written. Each byte of each section is to be written exactly once, in any order, from any thread.
+#[derive(Debug)]
+pub struct ContainerWriter {
+    temporary: NamedTempFile,
+    final_path: PathBuf,
+    layout: HeaderLayout,
+    metadata: BTreeMap<String, String>,
+    header_bytes: u64,
+    written_bytes: Vec<AtomicU64>,
+}
+
+impl ContainerWriter {
+    /// Creates the temporary file beside `final_path` and sizes it.
+    ///
+    /// `metadata` keys are without the `nightshift.` prefix, 1 to 64 of `a-z 0-9 _ .`; `kind`, `version` and `digest.*`
+    /// are the container's own. Secret kinds get mode 0600 from the start, others what the umask leaves of 0666.
+    ///
+    /// Errors: bad names or shapes, a header above 1 MiB ([`BadData`](super::ErrorKind::BadData)); a folder that is
+    /// absent or not writable ([`Create`](super::ErrorKind::Create)). The file is sparse, so a disk that is too small
+    /// is found by [`ContainerWriter::write_at`].
+    pub fn create(
+        final_path: &Path,
+        kind: Kind,
+        metadata: &BTreeMap<String, String>,
+        sections: &[SectionSpec],
+    ) -> Result<Self, FormatError> {
+        Self::create_unnamed(final_path, kind, metadata, sections).map_err(|error| error.in_file(final_path))
+    }
+
+    fn create_unnamed(
+        final_path: &Path,
+        kind: Kind,
+        metadata: &BTreeMap<String, String>,
+        sections: &[SectionSpec],
+    ) -> Result<Self, FormatError> {
+        let layout = HeaderLayout::new(sections.to_vec())?;
+        let mut full_metadata = BTreeMap::new();
+        for (key, value) in metadata {
+            if !is_name(key) || key == "kind" || key == "version" || key.starts_with(DIGEST_PREFIX) {
+                let expected = "1 to 64 of a-z 0-9 _ . other than kind, version and digest.*";
+                return Err(FormatError::invalid("metadata key", format!("{key:?}"), expected));
+            }
+            full_metadata.insert(format!("{KEY_PREFIX}{key}"), value.clone());
+        }
+        full_metadata.insert(format!("{KEY_PREFIX}kind"), kind.name().into());
+        full_metadata.insert(format!("{KEY_PREFIX}version"), VERSION.into());
+        let digest_names = sections.iter().map(|section| format!("{DIGEST_PREFIX}{}", section.name));
+        for key in digest_names.chain([HEADER_DIGEST.into()]) {
+            full_metadata.insert(format!("{KEY_PREFIX}{key}"), "0".repeat(DIGEST_CHARS));
+        }
+        let header_bytes = layout.render(&full_metadata)?.len() as u64;
+
+        let file_name = final_path.file_name().ok_or_else(|| {
+            FormatError::Create(io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name"))
+        })?;
+        let mode = if kind.is_secret() { 0o600 } else { 0o666 };
+        let temporary = tempfile::Builder::new()
+            .prefix(&format!(".{}.", file_name.to_string_lossy()))
+            .suffix(".tmp")
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(folder_of(final_path))
+            .map_err(FormatError::Create)?;
+        temporary.as_file().set_len(header_bytes + layout.data_bytes as u64).map_err(FormatError::Create)?;
+        let written_bytes = layout.sections.iter().map(|_| AtomicU64::new(0)).collect();
+        let final_path = final_path.to_path_buf();
+        Ok(Self { temporary, final_path, layout, metadata: full_metadata, header_bytes, written_bytes })
+    }
+
+    /// Writes `bytes` at `byte_offset` of a section. Errors: unknown section, a range outside it, and the operating
+    /// system's, a full disk among them.
+    pub fn write_at(&self, section: &str, byte_offset: u64, bytes: &[u8]) -> Result<(), FormatError> {
+        self.write_at_unnamed(section, byte_offset, bytes).map_err(|error| error.in_file(&self.final_path))
+    }
+
+    fn write_at_unnamed(&self, name: &str, byte_offset: u64, bytes: &[u8]) -> Result<(), FormatError> {
+        let placed = self.layout.sections.iter().zip(&self.written_bytes).find(|(placed, _)| placed.spec.name == name);
+        let Some((section, written_bytes)) = placed else {
+            return Err(FormatError::NoSection { name: name.into() });
+        };
+        let len_bytes = section.len_bytes as u64;
+        let end = byte_offset.checked_add(bytes.len() as u64).filter(|&end| end <= len_bytes);
+        if end.is_none() {
+            let found = format!("{} bytes at {byte_offset}", bytes.len());
+            return Err(FormatError::invalid(
+                format!("write to section {name:?}"),
+                found,
+                format!("within {len_bytes}"),
+            ));
+        }
+        let file_offset = self.header_bytes + section.begin as u64 + byte_offset;
+        self.temporary.as_file().write_all_at(bytes, file_offset).map_err(FormatError::Write)?;
+        written_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Completes the file and gives it its name, replacing what had it.
+    ///
+    /// Errors: a section not written in full (or written twice), and the operating system's. On error nothing is left.
+    pub fn finish(self) -> Result<Written, FormatError> {
+        self.finish_with(|temporary, path| temporary.persist(path).map_err(|error| error.error))
+    }
+
+    /// As [`ContainerWriter::finish`], but refuses (as [`FormatError::Create`], already exists) to replace a file.
+    pub fn finish_new(self) -> Result<Written, FormatError> {
+        self.finish_with(|temporary, path| temporary.persist_noclobber(path).map_err(|error| error.error))
+    }
+
+    fn finish_with(
+        mut self,
+        persist: impl FnOnce(NamedTempFile, &Path) -> io::Result<File>,
+    ) -> Result<Written, FormatError> {
+        let path = std::mem::take(&mut self.final_path);
+        self.finish_unnamed(&path, persist).map_err(|error| error.in_file(&path))
+    }
+
+    fn finish_unnamed(
+        mut self,
+        path: &Path,
+        persist: impl FnOnce(NamedTempFile, &Path) -> io::Result<File>,
+    ) -> Result<Written, FormatError> {
+        let file = self.temporary.as_file();
+        for (section, written_bytes) in self.layout.sections.iter().zip(&mut self.written_bytes) {
+            let (name, found) = (&section.spec.name, *written_bytes.get_mut());
+            if found != section.len_bytes as u64 {
+                return Err(FormatError::invalid(format!("bytes written to {name:?}"), found, section.len_bytes));
+            }
+            let begin = self.header_bytes + section.begin as u64;
+            let digest = hash_range(file, begin, section.len_bytes).map_err(FormatError::Write)?;
+            self.metadata.insert(format!("{KEY_PREFIX}{DIGEST_PREFIX}{name}"), digest);
+        }
+        let (header, content_id) = self.layout.seal(&mut self.metadata)?;
+        let file_bytes = self.header_bytes + self.layout.data_bytes as u64;
+        file.write_all_at(&header, 0).map_err(FormatError::Write)?;
+        file.sync_all().map_err(FormatError::Write)?;
+        persist(self.temporary, path).map_err(FormatError::Create)?;
+        File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(FormatError::Write)?;
+        Ok(Written { content_id, file_bytes })
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn hash_range(file: &File, begin: u64, len_bytes: usize) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = vec![0; HASH_CHUNK_BYTES.min(len_bytes)];
+    let mut done = 0;
+    while done < len_bytes {
+        let part = &mut chunk[..HASH_CHUNK_BYTES.min(len_bytes - done)];
+        file.read_exact_at(part, begin + done as u64)?;
+        hasher.update(part);
+        done += part.len();
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
