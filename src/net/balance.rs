@@ -1,24 +1,18 @@
 //! Balancing: every root z may be scaled freely (row times t, its square's column divided by t^2, its value's by t). One
 //! integer scale serves a whole stage, so a row much smaller than the largest would be rounded coarsely, and so would a
 //! column of the next stage. t evens out both (Nagel et al., Data-free quantization through weight equalization,
-//! arXiv 1906.04721, with the cube root that a square calls for). Only + - * / and comparisons: the same bits everywhere.
+//! arXiv 1906.04721, with the cube root that a square calls for). On the five reference models at 8 bits this halves to quarters
+//! the logit error against making all rows equally large, and against leaving the rows alone it wins most where nets are
+//! deep (CIFAR 0.033 -> 0.026 rms) and loses little on the two shallowest (0.096 -> 0.111, 0.057 -> 0.059). Only + - * / and comparisons: the same bits everywhere.
 
 use super::circuit::FeatureKind;
 use super::draft::Draft;
 
-/// How a draft is balanced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Balance {
-    None,
-    Rows,
-    Even,
-}
+/// Largest rescaling of a row, up or down.
+const LARGEST_FACTOR: f64 = 16.0;
 
 /// Rescales the roots of all stages but the last. `alive[stage][row]`: rows that anything reads.
-pub(super) fn balance(draft: &mut Draft, alive: &[Vec<bool>], mode: Balance, cap: f64) {
-    if mode == Balance::None {
-        return;
-    }
+pub(super) fn balance(draft: &mut Draft, alive: &[Vec<bool>]) {
     let mut factors = vec![1.0; draft.columns.len()];
     for stage in 0..draft.stages.len() - 1 {
         let needs = column_needs(draft, alive, stage);
@@ -36,11 +30,8 @@ pub(super) fn balance(draft: &mut Draft, alive: &[Vec<bool>], mode: Balance, cap
             if !alive[stage][row] || row_max[row] == 0.0 || needs[row] == 0.0 {
                 continue;
             }
-            let wanted = match mode {
-                Balance::Rows => largest / row_max[row],
-                _ => cube_root(largest / row_max[row] * (needs[row] / most)),
-            };
-            let t = wanted.clamp(1.0 / cap, cap);
+            let wanted = cube_root(largest / row_max[row] * (needs[row] / most));
+            let t = wanted.clamp(1.0 / LARGEST_FACTOR, LARGEST_FACTOR);
             let range = forms.range(row);
             forms.weights[range].iter_mut().for_each(|weight| *weight *= t);
             forms.constants[row] *= t;

@@ -9,6 +9,9 @@ use super::network::{Granularity, Network, Op};
 use super::panel::Panel;
 use super::shapes::entries;
 
+/// Told (layer, `[entry][width]` values it reads, width, images that count).
+type Observer<'a> = dyn FnMut(usize, &[f64], usize, usize) + 'a;
+
 impl Network {
     /// Logits `[class][image]` of normalised images `x` = `[entry][image]`.
     ///
@@ -23,7 +26,7 @@ impl Network {
         &self,
         x: &[f64],
         images: usize,
-        observe: &mut dyn FnMut(usize, &[f64], usize, usize),
+        observe: &mut Observer,
     ) -> Result<Vec<f64>, NetError> {
         self.validate()?;
         let shapes = self.value_shapes()?;

@@ -119,17 +119,18 @@ fn apply_linear(op: &Op, shape: &[usize], output: &[usize], input: &Forms, colum
             let [channels, inner, kernel_rows, kernel_columns] = *weight_shape;
             for channel in 0..channels {
                 let first = channel / (channels / groups) * inner;
-                let taps = &weight[channel * inner * kernel_rows * kernel_columns..];
+                let fan_in = inner * kernel_rows * kernel_columns;
+                let taps = &weight[channel * fan_in..(channel + 1) * fan_in];
                 for position in 0..output[1] * output[2] {
                     let top = position / output[2] * stride;
                     let left = position % output[2] * stride;
                     combiner.add_constant(f64::from(bias[channel]));
-                    for tap in 0..inner * kernel_rows * kernel_columns {
+                    for (tap, &weight) in taps.iter().enumerate() {
                         let y = (top + tap / kernel_columns % kernel_rows).checked_sub(padding[0]);
                         let x = (left + tap % kernel_columns).checked_sub(padding[1]);
                         if let (Some(y), Some(x)) = (y.filter(|&y| y < shape[1]), x.filter(|&x| x < shape[2])) {
                             let source = first + tap / (kernel_rows * kernel_columns);
-                            combiner.add_row(f64::from(taps[tap]), input, (source * shape[1] + y) * shape[2] + x);
+                            combiner.add_row(f64::from(weight), input, (source * shape[1] + y) * shape[2] + x);
                         }
                     }
                     combiner.finish(&mut out)?;
@@ -196,7 +197,7 @@ fn complete_squares(
     let per_channel = shape[1..].iter().product::<usize>();
     let layer_max = max_abs.iter().fold(0.0, |largest: f64, &max| largest.max(max));
     let (mut roots, mut next) = (Forms::new(), Forms::new());
-    for row in 0..input.rows() {
+    for (row, &max_abs) in max_abs.iter().enumerate() {
         let index = granularity.index(row, row / per_channel);
         let (a, b, c) = (f64::from(a[index]), f64::from(b[index]), f64::from(c[index]));
         let constant = input.constants[row];
@@ -215,7 +216,7 @@ fn complete_squares(
             roots.push(input.row(row).map(|(column, weight)| (column, root * weight)), root * (constant + shift))?;
             next.push(std::iter::once((square, a.signum())), c - b * shift / 2.0)?;
         } else {
-            let factor = 1.0 / power_of_two_below(max_abs[row]);
+            let factor = 1.0 / power_of_two_below(max_abs);
             roots.push(input.row(row).map(|(column, weight)| (column, factor * weight)), factor * constant)?;
             let terms = [(value, b / factor), (square, a / (factor * factor))];
             next.push(terms.into_iter().filter(|&(_, weight)| weight != 0.0), c)?;

@@ -3,7 +3,7 @@
 //! Deterministic to the bit: only + - * / sqrt and round, in a fixed order, no threads.
 //! Not here: folding (see `draft`), grouping into blocks (see `blocks`), figures (see `gains`).
 
-use super::balance::{Balance, balance};
+use super::balance::balance;
 use super::blocks::{IntegerRows, build_blocks};
 use super::calibration::{Calibration, Ranges, measure_ranges};
 use super::circuit::{Circuit, Feature, FeatureKind, LinearMap, Source, Stage, StageStats};
@@ -62,13 +62,7 @@ pub(super) fn lower_weights(network: &Network, options: &LowerOptions, ranges: &
     options.check()?;
     let mut draft = draft(network, ranges, options.shift_limit)?;
     let alive = read_rows(&draft, |stage, position| draft.stages[stage].forms.weights[position] != 0.0);
-    let mode = match std::env::var("NB").as_deref() {
-        Ok("none") => Balance::None,
-        Ok("rows") => Balance::Rows,
-        _ => Balance::Even,
-    };
-    let cap = std::env::var("NC").ok().and_then(|c| c.parse().ok()).unwrap_or(16.0);
-    balance(&mut draft, &alive, mode, cap);
+    balance(&mut draft, &alive);
     let integers = round_stages(&mut draft, &alive, options)?;
     let circuit = assemble(network.input.shape, &draft, &integers, options);
     circuit.validate()?;

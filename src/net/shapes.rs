@@ -210,7 +210,8 @@ impl Layer {
 impl InputSpec {
     /// Shape within limits, one finite mean and one finite positive std a channel.
     pub(super) fn validate(&self) -> Result<(), NetError> {
-        checked_entries("input", "shape", &self.shape)?;
+        let count = checked_entries("input", "shape", &self.shape)?;
+        at_most("input", "entries", count as u128, MAX_VALUE_ENTRIES as u128)?;
         same_len("input", "mean", self.mean.len(), self.shape[0])?;
         same_len("input", "std", self.std.len(), self.shape[0])?;
         all_finite("input", "mean", self.mean.iter().copied())?;
@@ -226,8 +227,7 @@ impl Network {
     /// Value shapes: `[0]` the image, `[k]` after layer k - 1. Errors name the layer, the shape found and expected.
     pub(super) fn value_shapes(&self) -> Result<Vec<Vec<usize>>, NetError> {
         at_most("layers", "count", self.layers.len() as u128, MAX_LAYERS as u128)?;
-        let count = checked_entries("input", "shape", &self.input.shape)?;
-        at_most("input", "entries", count as u128, MAX_VALUE_ENTRIES as u128)?;
+        self.input.validate()?;
         let mut shapes = vec![self.input.shape.to_vec()];
         let mut macs = 0u64;
         for layer in &self.layers {
@@ -254,7 +254,6 @@ impl Network {
             return Err(NetError::mismatch("model", "name", format!("{:?}", self.name), expected));
         }
         at_most("model", "length of dataset name", self.dataset.len() as u128, 64)?;
-        self.input.validate()?;
         let shapes = self.value_shapes()?;
         for (layer, shape) in self.layers.iter().zip(&shapes) {
             layer.check_tensors(shape)?;
