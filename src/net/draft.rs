@@ -5,7 +5,8 @@
 //! `a x^2 + b x + c = sign(a) (sqrt|a| (x + b/2a))^2 + (c - b^2/4a)`, root into this stage, sign and constant into the
 //! next. Where the shift b/2a is out of proportion the neuron is kept as `z = x / 2^k` and read by value and square. The
 //! proportion is the layer's range, not the neuron's: noise in z becomes noise b / sqrt|a| in the activation however small
-//! x is, and border neurons that hardly vary would else all be kept (8 to 50 of a reference model, with larger errors).
+//! x is. Measured per neuron instead, 2 to 50 neurons of each reference model (border ones, mostly) would be kept, with logit
+//! errors 20 to 60 % larger on the MNIST models, equal on CIFAR and 15 % smaller on Fashion.
 
 use super::calibration::Ranges;
 use super::circuit::FeatureKind;
