@@ -3,6 +3,35 @@
 //! A [`Network`](network::Network) is what a user trained (floats, layers in order). [`lower`](lower::lower) turns it into a
 //! [`Circuit`](circuit::Circuit): integer linear maps over values and squares of values, nothing else. The clear
 //! oracle evaluates the first, the integer oracle the second. No cryptography is known here.
+//!
+//! Buffers of images are entry-major, `[entry][image]`: all images' values of one entry lie together, as in a ciphertext.
 
+mod balance;
+mod batch;
+pub mod bits;
+mod blocks;
+pub mod calibration;
 pub mod circuit;
+mod clear;
+mod draft;
+mod error;
+mod forms;
+mod gains;
+mod integer;
+pub mod lower;
 pub mod network;
+mod panel;
+#[doc(hidden)]
+pub mod sample;
+mod shapes;
+mod spec;
+
+pub use bits::{BitChoice, choose_bits};
+pub use calibration::Calibration;
+pub use circuit::Circuit;
+pub use error::NetError;
+pub use lower::{LowerOptions, lower};
+pub use network::Network;
+
+#[cfg(test)]
+mod tests;

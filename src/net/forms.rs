@@ -1,0 +1,153 @@
+//! Sparse affine forms: rows of (column, weight) plus a constant, over one numbered space of features.
+//!
+//! A column number stands for a feature: buffer 0 is the input, buffer k + 1 stage k; within a buffer come all values,
+//! then all squares. So ascending columns are ascending [`Feature`]s. Weights are f64. A column may be present with
+//! weight 0: it belongs to the pattern of its row, by which rows are grouped into dense blocks.
+
+use super::circuit::{Feature, FeatureKind, Source};
+use super::error::{NetError, at_most};
+
+/// Largest number of (row, column) pairs of a stage.
+const MAX_NONZEROS: usize = 1 << 27;
+
+/// Which feature a column number stands for.
+pub(super) struct Columns {
+    /// Per buffer: first column and number of entries.
+    buffers: Vec<(u32, u32)>,
+}
+
+impl Columns {
+    /// The input alone.
+    pub(super) fn new(input_entries: usize) -> Result<Columns, NetError> {
+        let mut columns = Columns { buffers: Vec::new() };
+        columns.push(input_entries)?;
+        Ok(columns)
+    }
+
+    /// Adds the next stage's buffer.
+    pub(super) fn push(&mut self, entries: usize) -> Result<(), NetError> {
+        let first = self.len();
+        let end = first as u128 + 2 * entries as u128;
+        at_most("circuit", "number of features", end, u32::MAX.into())?;
+        self.buffers.push((first as u32, entries as u32));
+        Ok(())
+    }
+
+    /// One more than the last column.
+    pub(super) fn len(&self) -> usize {
+        self.buffers.last().map_or(0, |&(first, entries)| first as usize + 2 * entries as usize)
+    }
+
+    /// The column of a value or square in a buffer (0 the input, k + 1 stage k).
+    pub(super) fn column(&self, buffer: usize, kind: FeatureKind, entry: usize) -> u32 {
+        let (first, entries) = self.buffers[buffer];
+        let offset = if kind == FeatureKind::Square { entries } else { 0 };
+        first + offset + entry as u32
+    }
+
+    /// (buffer, kind, entry) of a column.
+    pub(super) fn place(&self, column: u32) -> (usize, FeatureKind, usize) {
+        let buffer = self.buffers.partition_point(|&(first, _)| first <= column) - 1;
+        let (first, entries) = self.buffers[buffer];
+        let offset = column - first;
+        match offset.checked_sub(entries) {
+            Some(entry) => (buffer, FeatureKind::Square, entry as usize),
+            None => (buffer, FeatureKind::Value, offset as usize),
+        }
+    }
+
+    /// The feature of a column, entries not yet compacted.
+    pub(super) fn feature(&self, column: u32) -> Feature {
+        let (buffer, kind, entry) = self.place(column);
+        let source = if buffer == 0 { Source::Input } else { Source::Stage(buffer - 1) };
+        Feature { source, kind, entry: entry as u32 }
+    }
+}
+
+/// Rows of sparse affine forms (CSR); columns of a row strictly ascending.
+#[derive(Clone, Default)]
+pub(super) struct Forms {
+    starts: Vec<usize>,
+    pub(super) columns: Vec<u32>,
+    pub(super) weights: Vec<f64>,
+    /// One per row.
+    pub(super) constants: Vec<f64>,
+}
+
+impl Forms {
+    pub(super) fn new() -> Forms {
+        Forms { starts: vec![0], ..Forms::default() }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.constants.len()
+    }
+
+    /// Positions of a row in `columns` and `weights`.
+    pub(super) fn range(&self, row: usize) -> std::ops::Range<usize> {
+        self.starts[row]..self.starts[row + 1]
+    }
+
+    /// Columns and weights of a row.
+    pub(super) fn row(&self, row: usize) -> impl Iterator<Item = (u32, f64)> {
+        let range = self.range(row);
+        self.columns[range.clone()].iter().copied().zip(self.weights[range].iter().copied())
+    }
+
+    /// Adds a row; its columns must ascend.
+    pub(super) fn push(&mut self, terms: impl Iterator<Item = (u32, f64)>, constant: f64) -> Result<(), NetError> {
+        for (column, weight) in terms {
+            self.columns.push(column);
+            self.weights.push(weight);
+        }
+        at_most("circuit", "weights of one stage", self.columns.len() as u128, MAX_NONZEROS as u128)?;
+        self.starts.push(self.columns.len());
+        self.constants.push(constant);
+        Ok(())
+    }
+}
+
+/// Adds up multiples of forms, one output row at a time.
+pub(super) struct Combiner {
+    weights: Vec<f64>,
+    present: Vec<bool>,
+    touched: Vec<u32>,
+    constant: f64,
+}
+
+impl Combiner {
+    /// For forms over `columns` columns.
+    pub(super) fn new(columns: usize) -> Combiner {
+        Combiner { weights: vec![0.0; columns], present: vec![false; columns], touched: Vec::new(), constant: 0.0 }
+    }
+
+    pub(super) fn add_constant(&mut self, constant: f64) {
+        self.constant += constant;
+    }
+
+    /// Adds `factor` times a row.
+    pub(super) fn add_row(&mut self, factor: f64, forms: &Forms, row: usize) {
+        self.constant += factor * forms.constants[row];
+        for (column, weight) in forms.row(row) {
+            let index = column as usize;
+            if !self.present[index] {
+                self.present[index] = true;
+                self.touched.push(column);
+            }
+            self.weights[index] += factor * weight;
+        }
+    }
+
+    /// Appends the sum to `out` and starts over.
+    pub(super) fn finish(&mut self, out: &mut Forms) -> Result<(), NetError> {
+        self.touched.sort_unstable();
+        let (weights, present) = (&mut self.weights, &mut self.present);
+        let terms = self.touched.iter().map(|&column| {
+            present[column as usize] = false;
+            (column, std::mem::take(&mut weights[column as usize]))
+        });
+        let result = out.push(terms, std::mem::take(&mut self.constant));
+        self.touched.clear();
+        result
+    }
+}
