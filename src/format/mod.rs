@@ -13,6 +13,7 @@ mod map;
 mod numbers;
 pub mod package;
 pub mod residues;
+pub mod tensors;
 mod writer;
 
 #[cfg(test)]
