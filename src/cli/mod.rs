@@ -13,5 +13,6 @@ pub mod logging;
 mod oracles;
 pub mod progress;
 pub mod report;
+mod time;
 
 pub use error::CliError;

@@ -1,6 +1,7 @@
 //! `plan`: what a model leads to, before any key is made: ring, primes, precision, bytes of every file, memory, seconds.
 //!
-//! Bytes are payloads; a file's header and page alignment add a few thousand. Seconds are estimates.
+//! Bytes are payloads; a file's header and page alignment add a few thousand. Seconds are estimates from rates that are
+//! measured here and now.
 
 use std::time::Duration;
 
@@ -11,15 +12,12 @@ use crate::ckks::security;
 use crate::cli::args::PlanArgs;
 use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
+use crate::engine::rates;
 use crate::format::ModelPackage;
-use crate::plan::cost::{Cost, Rates, cost};
+use crate::plan::cost::{Cost, cost};
 use crate::plan::explain::explain;
-use crate::plan::{Plan, Requirements, scales};
-
-/// Speeds of one core of a server with AVX-512, for estimates.
-fn rates(threads: usize) -> Rates {
-    Rates { products_per_sec: 4e9, squares_per_sec: 8e8, transform_secs: 4e-5, loads_per_sec: 4e8, threads }
-}
+use crate::plan::{Plan, PlanError, Requirements, scales};
+use crate::ring::kernels::Kernel;
 
 /// How many images are to be run, and what that makes.
 struct Load {
@@ -46,7 +44,8 @@ pub fn run(args: &PlanArgs, context: &Context) -> Result<Report, CliError> {
         requirements.promised_bits = f64::from(bits);
     }
     let plan = scales::plan(&package.circuit, &requirements)?;
-    let cost = cost(&package.circuit, &plan, &rates(context.threads));
+    let rates = rates::measure(Kernel::detect(), context.threads).map_err(PlanError::Parameters)?;
+    let cost = cost(&package.circuit, &plan, &rates);
     let load = Load::new(args.batch.map_or(plan.slots(), usize::from), plan.slots());
     let text = if args.explain { explain(&plan, &cost) } else { table(&package, &plan, &cost, &load) };
     Ok(Report { text, json: object(&package, &plan, &cost, &load)? })
