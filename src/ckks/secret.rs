@@ -5,6 +5,8 @@
 use super::encoder::Encoder;
 use super::keys::{EvaluationKey, PublicKey};
 use super::{CkksError, Context};
+use crate::ring::Modulus;
+use crate::ring::modulus::ShoupFactor;
 use crate::ring::sampling::{SEED_BYTES, Seed, Stream, derive_seed, fresh_seed};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -117,7 +119,7 @@ impl SecretKey {
     /// Decrypts one ciphertext of two or three components in *coefficient* form, `[component][limb][N]`, to slot values in `out`.
     ///
     /// # Errors
-    /// [`CkksError::Parameters`] if the sizes do not fit or the modulus has more than 120 bits; [`CkksError::Overflow`] if a coefficient is larger
+    /// [`CkksError::Parameters`] if the sizes do not fit; [`CkksError::Overflow`] if a coefficient is larger
     /// than `limit` (in units of the message): a wrong key, or values that outgrew the headroom.
     pub fn decrypt_into(
         &self,
@@ -132,15 +134,12 @@ impl SecretKey {
         let n = context.degree();
         let count = components.len() / (limbs.max(1) * n);
         let modulus_bits: f64 = context.parameters().moduli().iter().take(limbs).map(|&q| (q as f64).log2()).sum();
-        if !(2..=3).contains(&count)
-            || components.len() != count * limbs * n
-            || limbs > context.limbs()
-            || modulus_bits > 120.0
+        if !(2..=3).contains(&count) || components.len() != count * limbs * n || !(1..=context.limbs()).contains(&limbs)
         {
             return Err(CkksError::Parameters {
                 what: "residues of a result",
                 found: format!("{} in {limbs} limbs", components.len()),
-                expected: format!("2 or 3 components of up to {} limbs of {n}, at most 120 bits", context.limbs()),
+                expected: format!("2 or 3 components of 1 to {} limbs of {n}", context.limbs()),
             });
         }
         // m = c0 + (c1 + c2 s) s, limb by limb; the message replaces c0.
@@ -164,8 +163,9 @@ impl SecretKey {
         }
         let reconstruction = Reconstruction::new(context, limbs);
         let mut largest = 0.0f64;
+        let mut digits = Vec::with_capacity(limbs);
         for (i, o) in out.iter_mut().enumerate() {
-            let value = reconstruction.centred(|limb| components[limb * n + i]) / scale;
+            let value = reconstruction.centred(|limb| components[limb * n + i], &mut digits) / scale;
             largest = largest.max(value.abs());
             *o = value;
         }
@@ -200,37 +200,41 @@ impl Decryptor {
     }
 }
 
-/// Centred Chinese remaindering of a few limbs (Garner), up to 120 bits.
+/// Centred Chinese remaindering of a few limbs: mixed-radix digits (Garner), then a double.
 struct Reconstruction {
-    moduli: Vec<crate::ring::Modulus>,
-    /// `(q_0 .. q_{i-1})^-1 mod q_i`
-    inverses: Vec<u64>,
-    products: Vec<i128>,
-    total: i128,
+    moduli: Vec<Modulus>,
+    /// `[i][j] = q_j^-1 mod q_i` for j < i
+    inverses: Vec<Vec<ShoupFactor>>,
 }
 
 impl Reconstruction {
     fn new(context: &Context, limbs: usize) -> Self {
-        let moduli: Vec<_> = (0..limbs).map(|i| *context.modulus(i)).collect();
-        let mut products = Vec::with_capacity(limbs);
-        let mut total = 1i128;
-        let mut inverses = Vec::with_capacity(limbs);
-        for m in &moduli {
-            inverses.push(m.inv(m.from_i128(total)));
-            products.push(total);
-            total *= i128::from(m.value());
-        }
-        Self { moduli, inverses, products, total }
+        let moduli: Vec<Modulus> = (0..limbs).map(|i| *context.modulus(i)).collect();
+        let inverse = |m: &Modulus, of: &Modulus| m.shoup(m.inv(m.reduce(of.value())));
+        let inverses = moduli.iter().enumerate().map(|(i, m)| moduli[..i].iter().map(|of| inverse(m, of)).collect());
+        Self { inverses: inverses.collect(), moduli }
     }
 
-    fn centred(&self, residue: impl Fn(usize) -> u64) -> f64 {
-        let mut value = 0i128;
+    /// The representative nearest to zero, rounded to a double. `digits` is scratch.
+    fn centred(&self, residue: impl Fn(usize) -> u64, digits: &mut Vec<u64>) -> f64 {
+        digits.clear();
         for (i, m) in self.moduli.iter().enumerate() {
-            let digit = m.mul(m.sub(residue(i), m.from_i128(value)), self.inverses[i]);
-            value += i128::from(digit) * self.products[i];
+            let digit = digits
+                .iter()
+                .zip(&self.inverses[i])
+                .fold(residue(i), |x, (&d, &inverse)| m.mul_shoup(m.sub(x, m.reduce(d)), inverse));
+            digits.push(digit);
         }
-        let centred = if value > self.total / 2 { value - self.total } else { value };
-        centred as f64
+        let horner = |digit: &dyn Fn(usize) -> u64| {
+            (0..digits.len()).rev().fold(0.0, |sum, i| sum * self.moduli[i].value() as f64 + digit(i) as f64)
+        };
+        // Messages are far from half the modulus, so the top digit decides the sign. -x - 1 has the complementary digits.
+        let top = digits.len() - 1;
+        if digits[top] > self.moduli[top].value() / 2 {
+            -(horner(&|i| self.moduli[i].value() - 1 - digits[i]) + 1.0)
+        } else {
+            horner(&|i| digits[i])
+        }
     }
 }
 

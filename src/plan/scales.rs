@@ -6,7 +6,7 @@
 //! the primes really found.
 
 use super::{After, Lift, Plan, PlanError, Precision, Requirements, StagePlan};
-use crate::ckks::{Parameters, ParametersLiteral, noise, security};
+use crate::ckks::{CkksError, Parameters, ParametersLiteral, noise, security};
 use crate::net::circuit::{Circuit, FeatureKind, Source, Stage, StageStats};
 use crate::ring::primes;
 
@@ -22,6 +22,8 @@ const NARROWEST: f64 = (1u64 << 34) as f64;
 const WIDEST_SPECIAL: f64 = (1u64 << 49) as f64;
 /// Standard deviations in "worst".
 const SIGMAS: f64 = 6.0;
+/// Values are at least so many times the noise added to them, however little they matter to the logits.
+const SMALLEST_SIGNAL: f64 = 256.0;
 /// A multiplier of at least this rounds with a negligible relative error.
 const FINE_MULTIPLIER: f64 = (1u64 << 20) as f64;
 
@@ -33,7 +35,7 @@ pub fn plan(circuit: &Circuit, requirements: &Requirements) -> Result<Plan, Plan
     check(circuit, requirements)?;
     let mut too_deep = None;
     for row in security::TABLE {
-        match plan_in_ring(circuit, requirements, row.degree)? {
+        match plan_in_ring(circuit, requirements, row.degree, Parameters::new)? {
             Ok(plan) => return Ok(plan),
             Err(found_bits) => {
                 too_deep = Some(PlanError::TooDeep { found_bits, limit_bits: row.classical_bits, degree: row.degree });
@@ -41,6 +43,17 @@ pub fn plan(circuit: &Circuit, requirements: &Requirements) -> Result<Plan, Plan
         }
     }
     Err(too_deep.expect("the security table is not empty"))
+}
+
+/// A plan in a ring outside the security table: test builds only.
+///
+/// # Errors
+/// As [`plan`].
+#[cfg(test)]
+pub(crate) fn insecure_plan(circuit: &Circuit, requirements: &Requirements, degree: usize) -> Result<Plan, PlanError> {
+    check(circuit, requirements)?;
+    let too_deep = |found_bits| PlanError::TooDeep { found_bits, limit_bits: 0, degree };
+    plan_in_ring(circuit, requirements, degree, Parameters::insecure)?.map_err(too_deep)
 }
 
 fn check(circuit: &Circuit, requirements: &Requirements) -> Result<(), PlanError> {
@@ -78,7 +91,10 @@ impl Wanted {
     fn new(circuit: &Circuit, requirements: &Requirements, degree: usize) -> Self {
         let switched = circuit.stages.len().saturating_sub(2);
         let share = 2f64.powf(-requirements.promised_bits) / (SIGMAS * ((switched + 1) as f64).sqrt());
-        let scale = |noise: f64, stats: &StageStats| noise * stats.noise_gain_worst / share;
+        // The gain is a derivative: it holds only while the noise is small beside the values it is added to.
+        let scale = |noise: f64, stats: &StageStats| {
+            noise * (stats.noise_gain_worst / share).max(SMALLEST_SIGNAL / stats.max_rms)
+        };
         // A key switch adds a little to its rescale: the special prime is chosen so that it is at most a half.
         let rescale = noise::rescale(degree) * 1.25f64.sqrt();
         let mut wanted = Self {
@@ -97,8 +113,8 @@ impl Wanted {
     }
 }
 
-/// Multipliers that bring all features of a stage to one scale, and that scale.
-fn align(stage: &Stage, input_scale: f64, scales: &[f64]) -> (Vec<Lift>, f64) {
+/// Multipliers that bring all features of a stage to one scale of at least `smallest`, and that scale.
+fn align(stage: &Stage, input_scale: f64, scales: &[f64], smallest: f64) -> (Vec<Lift>, f64) {
     let mut groups: Vec<(Source, FeatureKind)> = stage.features.iter().map(|f| (f.source, f.kind)).collect();
     groups.sort_unstable();
     groups.dedup();
@@ -110,13 +126,10 @@ fn align(stage: &Stage, input_scale: f64, scales: &[f64]) -> (Vec<Lift>, f64) {
         if kind == FeatureKind::Square { scale * scale } else { scale }
     };
     let all: Vec<f64> = groups.iter().map(|&(s, k)| own(s, k)).collect();
-    let mut common = all.iter().copied().fold(0.0, f64::max);
-    // A ratio that is not one must be large enough to round well.
-    for &scale in &all {
-        if common != scale && common / scale < FINE_MULTIPLIER {
-            common = common.max(scale * FINE_MULTIPLIER);
-        }
-    }
+    let largest = all.iter().copied().fold(smallest, f64::max);
+    // A ratio that is not one must be large enough to round well; if one is not, all are raised together.
+    let rounds_well = |&scale: &f64| largest == scale || largest / scale >= FINE_MULTIPLIER;
+    let common = if all.iter().all(rounds_well) { largest } else { largest * FINE_MULTIPLIER };
     let lifts = groups
         .iter()
         .zip(&all)
@@ -126,7 +139,12 @@ fn align(stage: &Stage, input_scale: f64, scales: &[f64]) -> (Vec<Lift>, f64) {
 }
 
 /// The plan at one degree, or the modulus bits that were too many.
-fn plan_in_ring(circuit: &Circuit, requirements: &Requirements, degree: usize) -> Result<Result<Plan, f64>, PlanError> {
+fn plan_in_ring(
+    circuit: &Circuit,
+    requirements: &Requirements,
+    degree: usize,
+    check_parameters: fn(ParametersLiteral) -> Result<Parameters, CkksError>,
+) -> Result<Result<Plan, f64>, PlanError> {
     let wanted = Wanted::new(circuit, requirements, degree);
     let count = circuit.stages.len();
     let range = |stats: &StageStats| stats.max_abs * requirements.headroom;
@@ -136,7 +154,10 @@ fn plan_in_ring(circuit: &Circuit, requirements: &Requirements, degree: usize) -
     let mut scales = Vec::with_capacity(count);
     let mut stages: Vec<StagePlan> = Vec::with_capacity(count);
     for (k, stage) in circuit.stages.iter().enumerate() {
-        let (lifts, feature_scale) = align(stage, wanted.input, &scales);
+        // A stage without squares that is rescaled all the same needs a scale to give away.
+        let rescaled = (k > 0).then(|| wanted.rescales.get(k - 1)).flatten();
+        let smallest = rescaled.map_or(0.0, |wanted| NARROWEST * wanted / stage.map.weight_scale);
+        let (lifts, feature_scale) = align(stage, wanted.input, &scales, smallest);
         let product_scale = feature_scale * stage.map.weight_scale;
         let after = match k {
             _ if k + 1 == count => After::Output,
@@ -209,11 +230,11 @@ fn plan_in_ring(circuit: &Circuit, requirements: &Requirements, degree: usize) -
         return Ok(Err(moduli.iter().map(|&q| (q as f64).log2()).sum()));
     };
     let literal = ParametersLiteral { degree, moduli, special: vec![special], digit_limbs };
-    let log_qp: f64 = literal.moduli.iter().chain(&literal.special).map(|&q| (q as f64).log2()).sum();
-    if security::check(degree, log_qp).is_err() {
-        return Ok(Err(log_qp));
-    }
-    let parameters = Parameters::new(literal)?;
+    let parameters = match check_parameters(literal) {
+        Ok(parameters) => parameters,
+        Err(CkksError::Insecure { found_bits, .. }) => return Ok(Err(found_bits)),
+        Err(other) => return Err(other.into()),
+    };
     let precision = predict(circuit, &parameters, wanted.input, &stages);
     Ok(Ok(Plan { parameters, input_scale: wanted.input, stages, precision }))
 }

@@ -1,0 +1,198 @@
+//! The engine against the integer oracle, on random networks of every layer kind in small rings.
+
+use super::{Engine, Event, Inputs, Results};
+use crate::ckks::Context;
+use crate::ckks::secret::{Decryptor, SecretEncryptor, SecretKey};
+use crate::format::FormatError;
+use crate::net::sample::{random_images, random_network};
+use crate::net::{Calibration, Circuit, LowerOptions, lower};
+use crate::plan::{After, Plan, Requirements, scales};
+use crate::ring::kernels::Kernel;
+use crate::ring::sampling::Stream;
+use std::sync::Mutex;
+
+/// An encrypted batch in memory.
+pub(crate) struct MemoryBatch<'a> {
+    context: &'a Context,
+    c0: Vec<Vec<u64>>,
+    masks: Stream,
+}
+
+impl<'a> MemoryBatch<'a> {
+    /// Encrypts entry-major `[entry][slot]` values.
+    pub(crate) fn encrypt(context: &'a Context, key: &SecretKey, scale: f64, x: &[f64]) -> Self {
+        let n = context.degree();
+        let encryptor = SecretEncryptor::new(context, key, scale).unwrap();
+        let mut scratch = encryptor.scratch();
+        let c0 = x
+            .chunks_exact(n)
+            .enumerate()
+            .map(|(entry, slots)| {
+                let mut out = vec![0; context.limbs() * n];
+                encryptor.encrypt_into(entry as u32, &mut slots.to_vec(), &mut scratch, &mut out).unwrap();
+                out
+            })
+            .collect();
+        Self { context, c0, masks: Stream::new(encryptor.mask_seed()) }
+    }
+}
+
+impl Inputs for MemoryBatch<'_> {
+    fn load_into(
+        &self,
+        component: usize,
+        limb: usize,
+        entry: usize,
+        first: usize,
+        out: &mut [u64],
+    ) -> Result<(), FormatError> {
+        if component == 0 {
+            out.copy_from_slice(&self.c0[entry][limb * self.context.degree() + first..][..out.len()]);
+        } else {
+            self.masks.uniform_into(self.context.modulus(limb), entry as u32, limb as u32, first, out);
+        }
+        Ok(())
+    }
+}
+
+/// Logits `[class][slot]` of results.
+fn decrypt(context: &Context, key: &SecretKey, plan: &Plan, results: &Results) -> Vec<f64> {
+    let n = context.degree();
+    let mut decryptor = Decryptor::new(context);
+    let words = results.components * results.limbs * n;
+    let scale = plan.output().output_scale;
+    let mut logits = vec![0.0; results.outputs * n];
+    for (ciphertext, out) in results.residues.chunks_exact(words).zip(logits.chunks_exact_mut(n)) {
+        let mut residues = ciphertext.to_vec();
+        key.decrypt_into(context, &mut residues, results.limbs, scale, plan.output_limit(), &mut decryptor, out)
+            .unwrap();
+    }
+    logits
+}
+
+/// Everything that one network is checked for; the measured precision in bits.
+fn check_network(circuit: &Circuit, images: &Calibration, degree: usize, what: &str) -> f64 {
+    let plan = scales::insecure_plan(circuit, &Requirements::default(), degree).unwrap();
+    let kernels = Kernel::present();
+    let context = Context::new(plan.parameters.clone(), *kernels.last().unwrap()).unwrap();
+    let key = SecretKey::generate(&context).unwrap();
+    let evaluation_key = key.evaluation_key(&context).unwrap();
+    let batch = MemoryBatch::encrypt(&context, &key, plan.input_scale, &images.x);
+    let expected = circuit.evaluate_stages_batch(&images.x, degree).unwrap();
+
+    let engine = |kernel, threads| {
+        Engine::new(circuit.clone(), plan.clone(), Some(evaluation_key.clone()), kernel, threads).unwrap()
+    };
+    // Stored stages, decrypted at the level and scale that the plan says: another scale would be off by far more than noise.
+    let stored = Mutex::new(Vec::new());
+    let results = engine(*kernels.last().unwrap(), 2)
+        .run_watched(&batch, &|_| {}, &mut |stage, row, polynomial| {
+            if plan.stages[stage].after == After::KeySwitch {
+                stored.lock().unwrap().push((stage, row, polynomial.to_vec()));
+            }
+        })
+        .unwrap();
+    for (stage, row, polynomial) in stored.into_inner().unwrap() {
+        let stage_plan = &plan.stages[stage];
+        assert_eq!(polynomial.len(), 2 * stage_plan.output_limbs * degree, "{what}: level of stage {stage}");
+        let mut coefficients = polynomial;
+        for (at, limb) in coefficients.chunks_exact_mut(degree).enumerate() {
+            context.ntt(at % stage_plan.output_limbs).inverse_assign(limb);
+        }
+        let limbs = stage_plan.output_limbs.min(2);
+        let per = stage_plan.output_limbs * degree;
+        let mut low: Vec<u64> =
+            [0, 1].iter().flat_map(|c| coefficients[c * per..][..limbs * degree].to_vec()).collect();
+        let mut values = vec![0.0; degree];
+        let scale = stage_plan.output_scale;
+        key.decrypt_into(
+            &context,
+            &mut low,
+            limbs,
+            scale,
+            stage_plan.range,
+            &mut Decryptor::new(&context),
+            &mut values,
+        )
+        .unwrap();
+        for (slot, value) in values.iter().enumerate() {
+            let oracle = expected[stage][row * degree + slot];
+            assert!(
+                (value - oracle).abs() < 0.02,
+                "{what}: stage {stage} row {row} slot {slot}: {value} against {oracle}"
+            );
+        }
+    }
+    for &kernel in &kernels {
+        for threads in [1, 2] {
+            assert_eq!(
+                engine(kernel, threads).run(&batch, &|_| {}).unwrap(),
+                results,
+                "{what}: {} x {threads}",
+                kernel.name()
+            );
+        }
+    }
+    let logits = decrypt(&context, &key, &plan, &results);
+    let oracle = expected.last().unwrap();
+    let worst = logits.iter().zip(oracle).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let bits = -worst.log2();
+    assert!(
+        bits >= plan.precision.promised_bits,
+        "{what}: {bits:.2} bits measured, {:.2} promised",
+        plan.precision.promised_bits
+    );
+    bits
+}
+
+#[test]
+fn random_networks_equal_the_integer_oracle() {
+    let degree = 64;
+    for seed in 0..24 {
+        let squarings = [2, 1, 3, 0][seed as usize % 4];
+        let network = random_network(seed, squarings, seed % 3 == 0);
+        let images = random_images(&network, degree, seed + 1000);
+        let options = LowerOptions { default_bits: [8, 6, 12, 16][seed as usize / 2 % 4], ..LowerOptions::default() };
+        let circuit = lower(&network, &options, &images).unwrap();
+        check_network(&circuit, &images, degree, &format!("network {seed}, {squarings} squarings"));
+    }
+}
+
+#[test]
+fn predictions_of_precision_are_neither_lucky_nor_idle() {
+    let degree = 256;
+    let network = random_network(5, 2, false);
+    let images = random_images(&network, degree, 77);
+    let circuit = lower(&network, &LowerOptions::default(), &images).unwrap();
+    let plan = scales::insecure_plan(&circuit, &Requirements::default(), degree).unwrap();
+    let measured = check_network(&circuit, &images, degree, "precision");
+    // Six sigma of the worst image are promised; the worst of a batch is a few bits better, not many.
+    let promised = plan.precision.promised_bits;
+    assert!((promised..promised + 4.0).contains(&measured), "measured {measured:.2}, promised {promised:.2}");
+}
+
+#[test]
+fn progress_counts_every_ciphertext() {
+    let degree = 64;
+    let network = random_network(1, 2, false);
+    let images = random_images(&network, degree, 1);
+    let circuit = lower(&network, &LowerOptions::default(), &images).unwrap();
+    let plan = scales::insecure_plan(&circuit, &Requirements::default(), degree).unwrap();
+    let context = Context::new(plan.parameters.clone(), Kernel::portable()).unwrap();
+    let key = SecretKey::generate(&context).unwrap();
+    let batch = MemoryBatch::encrypt(&context, &key, plan.input_scale, &images.x);
+    let evaluation_key = key.evaluation_key(&context).unwrap();
+    let missing = Engine::new(circuit.clone(), plan.clone(), None, Kernel::portable(), 1).map(|_| ());
+    assert!(missing.unwrap_err().to_string().contains("no evaluation key"));
+    let engine = Engine::new(circuit, plan, Some(evaluation_key), Kernel::portable(), 1).unwrap();
+    let last = Mutex::new((0, 0));
+    engine
+        .run(&batch, &|event| {
+            if let Event::Done { ciphertexts, total } = event {
+                *last.lock().unwrap() = (ciphertexts, total);
+            }
+        })
+        .unwrap();
+    let (done, total) = *last.lock().unwrap();
+    assert!(done == total && total > 0);
+}

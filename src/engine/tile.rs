@@ -1,0 +1,114 @@
+//! One tile: a limb and a few NTT positions through load, first linear layer, features, linear layer.
+//!
+//! Scratch rows are `[component][tile column]`; inputs and features hold residues in `[1, q]` as the block kernel wants them.
+
+use super::EngineError;
+use super::prepare::{Block, Place, PreparedPass};
+use super::run::{Inputs, Kept};
+use crate::ckks::Context;
+use crate::net::circuit::FeatureKind;
+use crate::ring::Modulus;
+use crate::ring::kernels::{BlockOperands, Kernel};
+
+/// Working memory of one thread.
+#[derive(Default)]
+pub(super) struct TileScratch {
+    inputs: Vec<u64>,
+    fused: Vec<u64>,
+    features: Vec<u64>,
+}
+
+/// Zero is written q.
+fn nonzero_assign(m: &Modulus, x: &mut [u64]) {
+    for r in x {
+        *r = if *r == 0 { m.value() } else { *r };
+    }
+}
+
+fn grow(buffer: &mut Vec<u64>, len: usize) -> &mut [u64] {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    &mut buffer[..len]
+}
+
+/// Starts every row with its bias (on component 0) and adds the blocks' products.
+fn linear_into(
+    kernel: Kernel,
+    m: &Modulus,
+    blocks: &[Block],
+    bias: &[u64],
+    x: &[u64],
+    row_words: usize,
+    columns: usize,
+    out: &mut [u64],
+) {
+    for (row, &constant) in out.chunks_exact_mut(row_words).zip(bias) {
+        row[..columns].fill(constant);
+        row[columns..].fill(0);
+    }
+    for block in blocks {
+        let operands = BlockOperands { x, columns: &block.columns, rows: &block.rows, row_words };
+        kernel.block_mul_add(m, &block.packed, &operands, out);
+    }
+}
+
+/// Computes the pass's outputs for limb `limb` and NTT positions `first ..`: `out` is `[row][component][column]`, residues in `[0, q)`.
+pub(super) fn tile_into(
+    context: &Context,
+    pass: &PreparedPass,
+    inputs: &dyn Inputs,
+    kept: &Kept,
+    limb: usize,
+    first: usize,
+    scratch: &mut TileScratch,
+    out: &mut [u64],
+) -> Result<(), EngineError> {
+    let m = context.modulus(limb);
+    let kernel = context.kernel();
+    let columns = pass.tile_columns;
+    let pair = 2 * columns;
+
+    let loaded = grow(&mut scratch.inputs, pass.inputs.len() * pair);
+    for (row, &entry) in loaded.chunks_exact_mut(pair).zip(&pass.inputs) {
+        for (component, residues) in row.chunks_exact_mut(columns).enumerate() {
+            inputs.load_into(component, limb, entry as usize, first, residues)?;
+        }
+        nonzero_assign(m, row);
+    }
+    let fused = grow(&mut scratch.fused, pass.fused_rows * pair);
+    linear_into(kernel, m, &pass.fused, &pass.fused_bias[limb], loaded, pair, columns, fused);
+
+    let row_words = pass.components * columns;
+    let features = grow(&mut scratch.features, pass.features.len() * row_words);
+    for (row, feature) in features.chunks_exact_mut(row_words).zip(&pass.features) {
+        let (c0, c1) = match feature.place {
+            Place::Input(r) => loaded[r as usize * pair..][..pair].split_at(columns),
+            Place::Fused(r) => fused[r as usize * pair..][..pair].split_at(columns),
+            Place::Kept { stage, entry } => {
+                let component = |c| &kept.component(stage, entry as usize, c, limb)[first..first + columns];
+                (component(0), component(1))
+            }
+        };
+        match feature.kind {
+            FeatureKind::Square => {
+                let (o0, rest) = row.split_at_mut(columns);
+                let (o1, o2) = rest.split_at_mut(columns);
+                kernel.square_into(m, c0, c1, [o0, o1, o2]);
+            }
+            FeatureKind::Value => {
+                row[..columns].copy_from_slice(c0);
+                row[columns..pair].copy_from_slice(c1);
+                row[pair..].fill(m.value());
+            }
+        }
+        if let Some(multiplier) = feature.multiplier {
+            kernel.scale_assign(m, row, pass.multipliers[limb][multiplier]);
+        }
+        if feature.multiplier.is_some() || feature.kind == FeatureKind::Value {
+            nonzero_assign(m, row);
+        }
+    }
+    linear_into(kernel, m, &pass.blocks, &pass.bias[limb], features, row_words, columns, out);
+    Ok(())
+}
