@@ -4,6 +4,7 @@
 
 pub mod ckks;
 pub mod cli;
+pub mod client;
 pub mod engine;
 pub mod format;
 pub mod net;
