@@ -92,14 +92,18 @@ fn plan_is_a_table_an_explanation_or_an_object() {
     stage.expect("plan");
 
     let object = stage.run("plan --model MODEL --batch 10000 --json").json();
-    assert_eq!((&object["slots"], &object["batches"], &object["last_occupancy"]), (&8192.into(), &2.into(), &1808.into()));
+    assert_eq!(
+        (&object["slots"], &object["batches"], &object["last_occupancy"]),
+        (&8192.into(), &2.into(), &1808.into())
+    );
     let (log_qp, limit) = (object["log_qp"].as_f64().unwrap(), object["log_qp_limit"].as_f64().unwrap());
     assert!(log_qp > 100.0 && log_qp <= limit, "{object}");
     let primes = ["moduli_bits", "special_bits"].map(|key| object[key].as_array().unwrap().clone()).concat();
     let sum: f64 = primes.iter().map(|bits| bits.as_f64().unwrap()).sum();
     assert!((sum - log_qp).abs() < 1e-6, "{sum} {log_qp}");
     assert!(object["precision_bits"]["promised"].as_f64().unwrap() >= 10.0);
-    let squares: u64 = object["stages"].as_array().unwrap().iter().map(|stage| stage["squares"].as_u64().unwrap()).sum();
+    let squares: u64 =
+        object["stages"].as_array().unwrap().iter().map(|stage| stage["squares"].as_u64().unwrap()).sum();
     assert_eq!(squares, 945);
     assert!(object["upload_bytes_per_image"].as_f64().unwrap() <= 20_000.0);
     assert_eq!(object["plan_id"].as_str().unwrap().len(), 64);

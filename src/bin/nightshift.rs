@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use nightshift::cli::CliError;
 use nightshift::cli::args::{self, Client, ClientCommand, ModelCommand};
-use nightshift::cli::commands::{self, Context, Report, completions, evaluate, inspect, model_import, plan};
+use nightshift::cli::commands::{
+    self, Context, Report, completions, decrypt, demo, encrypt, evaluate, inspect, keygen, model_import, plan,
+};
 
 fn main() -> ExitCode {
     let client: Client = match args::parse(std::env::args_os()) {
@@ -24,8 +26,11 @@ fn call(command: &ClientCommand, context: &Context) -> Result<Report, CliError> 
         ClientCommand::Model(ModelCommand::Import(args)) => model_import::run(args, context),
         ClientCommand::Evaluate(args) => evaluate::run(args, context),
         ClientCommand::Plan(args) => plan::run(args, context),
+        ClientCommand::Keygen(args) => keygen::run(args, context),
+        ClientCommand::Encrypt(args) => encrypt::run(args, context),
+        ClientCommand::Decrypt(args) => decrypt::run(args, context),
         ClientCommand::Inspect(args) => inspect::run(args),
         ClientCommand::Completions { shell } => completions::run::<Client>(*shell),
-        _ => unreachable!(),
+        ClientCommand::Demo(args) => demo::run(args, context),
     }
 }

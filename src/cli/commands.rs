@@ -15,15 +15,20 @@ use super::progress::{Progress, Screen};
 use super::{logging, report};
 
 pub mod completions;
+pub mod decrypt;
+pub mod demo;
+pub mod encrypt;
 pub mod evaluate;
 pub mod inspect;
+pub mod keygen;
 pub mod model_import;
 pub mod plan;
+pub mod run;
 
 /// What every command gets besides its arguments.
 pub struct Context {
-    /// Threads to compute with, at least 1.
-    pub threads: usize,
+    /// Threads to compute with.
+    pub threads: NonZeroUsize,
     /// Where the command tells how far it is.
     pub progress: Box<dyn Progress>,
 }
@@ -34,8 +39,9 @@ impl Context {
     pub fn start(global: &Global) -> Context {
         let screen = Screen::choose(global);
         logging::init(global, &screen);
-        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Context { threads: global.threads.unwrap_or_else(cores), progress: screen.progress() }
+        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let threads = global.threads.and_then(NonZeroUsize::new).unwrap_or_else(cores);
+        Context { threads, progress: screen.progress() }
     }
 }
 

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use jobs::{ExitCode, JobsError};
 use packing::PackingError;
 
+use crate::client::ClientError;
 use crate::format::{self, FormatError};
 use crate::net::NetError;
 use crate::plan::PlanError;
+use crate::worker::WorkerError;
 
 /// Why a command stopped.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,20 @@ pub enum CliError {
     /// No plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Keys, encryption or decryption.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The worker's run.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A kernel that this machine cannot run.
+    #[error("kernel: found {found}, expected {expected} on this machine")]
+    Kernel {
+        /// As asked.
+        found: &'static str,
+        /// Those there are.
+        expected: String,
+    },
     /// An input cannot be read.
     #[error("{}: cannot read: {source}", path.display())]
     Read {
@@ -98,15 +114,34 @@ pub enum CliError {
         /// The images.
         path: PathBuf,
     },
-    /// Fewer images than asked for.
-    #[error("{}: found {found} images, expected at least {expected}", path.display())]
-    FewImages {
-        /// Where they were read.
-        path: PathBuf,
-        /// How many there are.
-        found: usize,
-        /// How many were asked for.
-        expected: usize,
+    /// More decimals than mean something.
+    #[error("decimals of scores: found {found}, expected at most {limit} ({promised_bits:.1} bits are promised)")]
+    Digits {
+        /// As asked.
+        found: u8,
+        /// What the precision carries.
+        limit: u8,
+        /// The precision.
+        promised_bits: f64,
+    },
+    /// Decrypted labels that are not the integer oracle's, although the logits are not close: something is broken.
+    #[error(
+        "{images} image(s) with another label than the integer oracle's, image {image} first: found {found}, expected \
+         {expected} (logits {gap:.4} apart, precision {precision_bits:.1} bits)"
+    )]
+    Disagreement {
+        /// How many.
+        images: usize,
+        /// The first.
+        image: usize,
+        /// Its label when decrypted.
+        found: u16,
+        /// Its label by the oracle.
+        expected: u16,
+        /// Distance of the two logits.
+        gap: f64,
+        /// Precision of all logits.
+        precision_bits: f64,
     },
 }
 
@@ -130,10 +165,13 @@ impl CliError {
             Self::Format(error) => format_code(error),
             Self::Jobs(error) => error.exit_code(),
             Self::Net(_) | Self::NetFile { .. } | Self::Content { .. } | Self::Golden { .. } => ExitCode::BadData,
-            Self::NoLabels { .. } | Self::FewImages { .. } => ExitCode::BadData,
-            Self::Plan(PlanError::Stats { .. }) => ExitCode::BadData,
-            Self::Plan(PlanError::Parameters(_)) => ExitCode::Bug,
-            Self::Plan(_) => ExitCode::Config,
+            Self::NoLabels { .. } => ExitCode::BadData,
+            Self::Digits { .. } => ExitCode::Usage,
+            Self::Disagreement { .. } => ExitCode::Bug,
+            Self::Client(error) => client_code(error),
+            Self::Worker(error) => worker_code(error),
+            Self::Kernel { .. } => ExitCode::Config,
+            Self::Plan(error) => plan_code(error),
             Self::Read { source, .. } => ExitCode::on_read(source),
             Self::Create { source, .. } => ExitCode::on_create(source),
             Self::Stdout(source) => ExitCode::on_write(source),
@@ -144,21 +182,25 @@ impl CliError {
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         let text = match self {
-            Self::Format(error) => return format_advice(error),
-            Self::Packing(PackingError::NoDataset { .. }) => "give a folder that holds the data set's own files",
-            Self::Packing(PackingError::Shape { .. }) => "the images must have the shape the model was trained on",
-            Self::Packing(PackingError::Unrecognised { .. }) => "convert the file to one of the formats named",
+            Self::Format(error)
+            | Self::Client(ClientError::Format(error))
+            | Self::Worker(WorkerError::Format(error)) => return format_advice(error),
+            Self::Packing(error) | Self::Client(ClientError::Packing(error)) => return packing_advice(error),
+            Self::Jobs(error) | Self::Client(ClientError::Jobs(error)) | Self::Worker(WorkerError::Jobs(error)) => {
+                return jobs_advice(error);
+            }
+            Self::Worker(WorkerError::Memory { .. }) => "run it on a larger machine, or raise --memory-limit",
+            Self::Worker(WorkerError::Mismatch { .. }) => {
+                "encrypt again with the model and version that the worker has"
+            }
+            Self::Kernel { .. } => "leave --isa out: the fastest kernel is chosen",
+            Self::Client(ClientError::Exists { .. }) => "name another folder: keys and jobs are never replaced",
+            Self::Client(ClientError::Mismatch { .. }) => "key, model and job must belong together",
+            Self::Client(ClientError::Canary { .. }) => "do not use these results, and tell whoever runs the worker",
+            Self::Client(ClientError::Undecryptable { .. }) => "check that this key encrypted the job",
             Self::Plan(PlanError::TooDeep { .. }) => "ask for less precision, or use a network with fewer squarings",
             Self::Golden { .. } => "spec, weights and golden file must come from the same training run and layout",
             Self::NoLabels { .. } => "give the labels with --labels",
-            Self::Jobs(JobsError::PathEscapes { .. } | JobsError::PathForm { .. }) => {
-                "every path of a manifest starts in the manifest's own folder and stays there"
-            }
-            Self::Jobs(JobsError::NewerSchema { .. }) => "use the version of nightshift that wrote it",
-            Self::Jobs(JobsError::ReceiptMismatch { .. }) => {
-                "the receipt answers another job: run the worker on this one"
-            }
-            Self::Jobs(JobsError::NoModel { .. }) => "give the model package with --model",
             _ => return advice_by_code(self.exit_code()),
         };
         Some(text.to_owned())
@@ -175,6 +217,59 @@ fn advice_by_code(code: ExitCode) -> Option<String> {
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+fn packing_advice(error: &PackingError) -> Option<String> {
+    let text = match error {
+        PackingError::NoDataset { .. } => "give a folder that holds the data set's own files",
+        PackingError::Shape { .. } => "the images must have the shape the model was trained on",
+        PackingError::Unrecognised { .. } => "convert the file to one of the formats named",
+        PackingError::Truncated { .. } => "the file is damaged: copy it again from where it was made",
+        error => return advice_by_code(packing_code(error)),
+    };
+    Some(text.to_owned())
+}
+
+fn jobs_advice(error: &JobsError) -> Option<String> {
+    let text = match error {
+        JobsError::PathEscapes { .. } | JobsError::PathForm { .. } => {
+            "every path of a manifest starts in the manifest's own folder and stays there"
+        }
+        JobsError::NewerSchema { .. } => "use the version of nightshift that wrote it",
+        JobsError::ReceiptMismatch { .. } => "the receipt answers another job: run the worker on this one",
+        JobsError::NoModel { .. } => "give the model package with --model",
+        JobsError::Read { path, .. } if path.ends_with("receipt.json") => {
+            "the job is not done: nightshift-worker run JOB/job.toml"
+        }
+        error => return advice_by_code(error.exit_code()),
+    };
+    Some(text.to_owned())
+}
+
+/// As the client's own, but that what names a system error keeps that error's code.
+fn client_code(error: &ClientError) -> ExitCode {
+    match error {
+        ClientError::Format(error) => format_code(error),
+        ClientError::Packing(error) => packing_code(error),
+        ClientError::Plan(error) => plan_code(error),
+        error => error.exit_code(),
+    }
+}
+
+fn worker_code(error: &WorkerError) -> ExitCode {
+    match error {
+        WorkerError::Format(error) => format_code(error),
+        WorkerError::Plan(error) => plan_code(error),
+        error => error.exit_code(),
+    }
+}
+
+fn plan_code(error: &PlanError) -> ExitCode {
+    match error {
+        PlanError::Stats { .. } => ExitCode::BadData,
+        PlanError::Parameters(_) => ExitCode::Bug,
+        _ => ExitCode::Config,
+    }
 }
 
 fn packing_code(error: &PackingError) -> ExitCode {
@@ -219,6 +314,7 @@ fn format_advice(error: &FormatError) -> Option<String> {
             "the file is damaged: copy it again from where it was made".to_owned()
         }
         FormatError::Foreign { .. } => "the file was not written by nightshift".to_owned(),
+        FormatError::Header(_) | FormatError::TooLarge { .. } => "the file is of another format, or damaged".to_owned(),
         _ => return advice_by_code(format_code(error)),
     };
     Some(text)

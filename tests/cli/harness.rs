@@ -75,6 +75,8 @@ impl Stage {
     fn normalised(&self, line: &str) -> String {
         let folder = self.folder.path().to_string_lossy().into_owned();
         let canonical = self.folder.path().canonicalize().unwrap().to_string_lossy().into_owned();
+        // A temporary file's random name.
+        let line = line.split_once(" at path ").map_or(line, |(start, _)| start);
         let text = line.replace(MODEL, "MODEL").replace(&canonical, "TMP").replace(&folder, "TMP");
         // Digests and ids that differ from run to run are marked by those who make them; 64 digits stand for any.
         let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();

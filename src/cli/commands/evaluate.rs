@@ -35,7 +35,8 @@ pub fn run(args: &EvaluateArgs, context: &Context) -> Result<Report, CliError> {
 
     let start = Instant::now();
     context.progress.begin("evaluating", set.count as u64);
-    let oracles = oracles::run(network, circuit, &set, context.threads, &|images| context.progress.advance(images))?;
+    let oracles =
+        oracles::run(network, circuit, &set, context.threads.get(), &|images| context.progress.advance(images))?;
     context.progress.end();
     let elapsed = start.elapsed();
 

@@ -44,7 +44,7 @@ pub fn run(args: &PlanArgs, context: &Context) -> Result<Report, CliError> {
         requirements.promised_bits = f64::from(bits);
     }
     let plan = scales::plan(&package.circuit, &requirements)?;
-    let rates = rates::measure(Kernel::detect(), context.threads).map_err(PlanError::Parameters)?;
+    let rates = rates::measure(Kernel::detect(), context.threads.get()).map_err(PlanError::Parameters)?;
     let cost = cost(&package.circuit, &plan, &rates);
     let load = Load::new(args.batch.map_or(plan.slots(), usize::from), plan.slots());
     let text = if args.explain { explain(&plan, &cost) } else { table(&package, &plan, &cost, &load) };
