@@ -10,3 +10,4 @@ pub mod format;
 pub mod net;
 pub mod plan;
 pub mod ring;
+pub mod worker;
