@@ -179,7 +179,7 @@ impl ResultBatch {
             let packed_bytes = limb.len() * width_bytes(q);
             let bytes = self.container.section_bytes(section);
             let packed = bytes.get(output * packed_bytes..(output + 1) * packed_bytes).unwrap_or_default();
-            unpack_limb_into(self.context, prime, packed, limb)
+            unpack_checked_into(packed, width_bytes(q), limb, q)
                 .map_err(|error| error.in_file(self.container.path()))?;
         }
         Ok(())
