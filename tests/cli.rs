@@ -284,6 +284,8 @@ fn a_job_from_keys_to_labels_and_what_can_be_wrong_with_it() {
     assert_eq!(keys, ["file_bytes", "key_id", "kind", "verified", "version"], "nothing more is told of a secret");
 
     set_mode(&stage, "other/secret.key", 0o644);
+    std::fs::create_dir(stage.path("full")).unwrap();
+    stage.write("full/notes", b"");
     std::fs::copy(stage.path("job/job.toml"), stage.path("alone.toml")).unwrap();
     for (line, code) in [
         ("keygen --model none.nsm --out k", 66),
@@ -297,7 +299,7 @@ fn a_job_from_keys_to_labels_and_what_can_be_wrong_with_it() {
         ("encrypt --key keys/public.key --model MODEL --images none.idx --out j", 66),
         ("encrypt --key keys/public.key --model MODEL --images small.idx --out j", 65),
         ("encrypt --key keys/public.key --model MODEL --images folder --out j", 65),
-        ("encrypt --key keys/public.key --model MODEL --images images.idx --out job", 73),
+        ("encrypt --key keys/public.key --model MODEL --images images.idx --out full", 73),
         ("encrypt --key keys/public.key --model MODEL --images images.idx --out text.txt", 73),
         ("encrypt --key other/secret.key --model MODEL --images images.idx --out j", 77),
         ("worker run none.toml", 66),
@@ -324,13 +326,13 @@ fn a_job_from_keys_to_labels_and_what_can_be_wrong_with_it() {
     flipped[middle] ^= 1;
     stage.write("job/batch-0000.out.nsc", &flipped);
     assert_eq!(stage.say("decrypt --key keys/secret.key --job job/job.toml --out l.csv").code, 65);
-    assert_eq!(stage.say("inspect job/batch-0000.out.nsc").code, 65);
+    assert_eq!(stage.run("inspect job/batch-0000.out.nsc").code, 65);
     assert_eq!(stage.say("inspect job/receipt.json").code, 65);
     std::fs::remove_file(stage.path("job/receipt.json")).unwrap();
     assert_eq!(stage.say("decrypt --key keys/secret.key --job job/job.toml --out l.csv").code, 66);
     assert_eq!(stage.say("worker run job/job.toml --model cut.nsm").code, 76);
     assert_eq!(stage.say("worker run job/job.toml --eval-key other/eval.key").code, 76);
-    assert_eq!(stage.say("worker run job/job.toml --memory-limit 1MB").code, 78);
+    assert_eq!(stage.run("worker run job/job.toml --memory-limit 1MB").code, 78);
     let mut input = std::fs::read(stage.path("job/batch-0000.in.nsc")).unwrap();
     let middle = input.len() / 2;
     input[middle] ^= 1;
