@@ -229,3 +229,165 @@ fn completions_are_scripts() {
         assert!(script.code == 0 && script.out.contains("memory-limit"), "{shell}");
     }
 }
+
+/// Keys, a job of 64 images and its results in `keys`, `job`; other keys in `other`.
+fn finished_job(stage: &Stage) {
+    files::digits(stage, 64);
+    for line in ["keygen --model MODEL --out keys --json", "keygen --model MODEL --out other --json"] {
+        assert_eq!(stage.run(line).json()["ring_degree"], 8192);
+    }
+    let line = "encrypt --key keys/secret.key --model MODEL --images images.idx --out job --json";
+    let encrypted = stage.run(line).json();
+    assert_eq!(
+        (&encrypted["images"], &encrypted["batches"], &encrypted["canaries"]),
+        (&64.into(), &1.into(), &4.into())
+    );
+    let ran = stage.run("worker run job/job.toml --json").json();
+    assert_eq!((&ran["images"], &ran["already_done"]), (&64.into(), &false.into()));
+}
+
+#[test]
+fn a_job_from_keys_to_labels_and_what_can_be_wrong_with_it() {
+    let mut stage = Stage::new();
+    finished_job(&stage);
+    files::bad_inputs(&stage);
+
+    let result = std::fs::read(stage.path("job/batch-0000.out.nsc")).unwrap();
+    let again = stage.run("worker run job/job.toml --json").json();
+    assert_eq!(again["already_done"], true);
+    assert_eq!(result, std::fs::read(stage.path("job/batch-0000.out.nsc")).unwrap());
+
+    let decrypt = "decrypt --key keys/secret.key --job job/job.toml";
+    let report = stage.run(&format!("{decrypt} --out labels.csv --json")).json();
+    assert_eq!((&report["images"], &report["canaries"]), (&64.into(), &4.into()));
+    let labels = std::fs::read_to_string(stage.path("labels.csv")).unwrap();
+    let truth = std::fs::read(stage.path("labels.idx")).unwrap()[8..].to_vec();
+    let right = labels.lines().skip(1).zip(&truth).filter(|(line, truth)| line.ends_with(&format!(",{truth}"))).count();
+    assert!(labels.starts_with("index,label\n0,") && labels.lines().count() == 65, "{labels}");
+    assert!(right >= 60, "{right} of 64 labels are right");
+    stage.run(&format!("{decrypt} --out scores.csv --scores --json")).json();
+    let scores = std::fs::read_to_string(stage.path("scores.csv")).unwrap();
+    assert_eq!(scores.lines().nth(1).map(|line| line.split(',').count()), Some(12), "{scores}");
+
+    for file in ["keys/public.key", "keys/eval.key", "job/batch-0000.in.nsc", "job/batch-0000.out.nsc"] {
+        assert_eq!(stage.run(&format!("inspect {file} --json")).json()["verified"], true, "{file}");
+    }
+    let job = stage.run("inspect job/job.toml --json").json();
+    assert_eq!(
+        (&job["inputs_verified"], &job["model_file"], &job["receipt"]),
+        (&1.into(), &"verified".into(), &"there".into())
+    );
+    let receipt = stage.run("inspect job/receipt.json --json").json();
+    assert_eq!((&receipt["outcome"], &receipt["outputs"]), (&"done".into(), &"verified".into()));
+    let secret = stage.run("inspect keys/secret.key --json").json();
+    let keys: Vec<&String> = secret.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["file_bytes", "key_id", "kind", "verified", "version"], "nothing more is told of a secret");
+
+    set_mode(&stage, "other/secret.key", 0o644);
+    std::fs::create_dir(stage.path("full")).unwrap();
+    stage.write("full/notes", b"");
+    std::fs::copy(stage.path("job/job.toml"), stage.path("alone.toml")).unwrap();
+    for (line, code) in [
+        ("keygen --model none.nsm --out k", 66),
+        ("keygen --model keys/public.key --out k", 76),
+        ("keygen --model MODEL --out keys", 73),
+        ("keygen --model MODEL --out text.txt", 73),
+        ("encrypt --key none --model MODEL --images images.idx --out j", 66),
+        ("encrypt --key text.txt --model MODEL --images images.idx --out j", 65),
+        ("encrypt --key keys/eval.key --model MODEL --images images.idx --out j", 76),
+        ("encrypt --key keys/public.key --model none.nsm --images images.idx --out j", 66),
+        ("encrypt --key keys/public.key --model MODEL --images none.idx --out j", 66),
+        ("encrypt --key keys/public.key --model MODEL --images small.idx --out j", 65),
+        ("encrypt --key keys/public.key --model MODEL --images folder --out j", 65),
+        ("encrypt --key keys/public.key --model MODEL --images images.idx --out full", 73),
+        ("encrypt --key keys/public.key --model MODEL --images images.idx --out text.txt", 73),
+        ("encrypt --key other/secret.key --model MODEL --images images.idx --out j", 77),
+        ("worker run none.toml", 66),
+        ("worker run text.txt", 65),
+        ("worker run keys", 65),
+        ("worker run alone.toml", 66),
+        ("decrypt --key none --job job/job.toml --out l.csv", 66),
+        ("decrypt --key keys/public.key --job job/job.toml --out l.csv", 76),
+        ("decrypt --key other/secret.key --job job/job.toml --out l.csv", 77),
+        ("decrypt --key keys/secret.key --job none.toml --out l.csv", 66),
+        ("decrypt --key keys/secret.key --job alone.toml --out l.csv", 66),
+        ("decrypt --key keys/secret.key --job job/job.toml --out none/l.csv", 73),
+        ("decrypt --key keys/secret.key --job job/job.toml --out l.csv --scores --digits 9", 64),
+        ("inspect other/secret.key", 77),
+    ] {
+        let ended = stage.say(line);
+        assert_eq!((ended.code, ended.out.as_str()), (code, ""), "{line}: {}", ended.err);
+    }
+    set_mode(&stage, "other/secret.key", 0o600);
+    assert_eq!(stage.say("decrypt --key other/secret.key --job job/job.toml --out l.csv").code, 76);
+
+    let mut flipped = result;
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    stage.write("job/batch-0000.out.nsc", &flipped);
+    assert_eq!(stage.say("decrypt --key keys/secret.key --job job/job.toml --out l.csv").code, 65);
+    assert_eq!(stage.run("inspect job/batch-0000.out.nsc").code, 65);
+    assert_eq!(stage.say("inspect job/receipt.json").code, 65);
+    std::fs::remove_file(stage.path("job/receipt.json")).unwrap();
+    assert_eq!(stage.say("decrypt --key keys/secret.key --job job/job.toml --out l.csv").code, 66);
+    assert_eq!(stage.say("worker run job/job.toml --model cut.nsm").code, 76);
+    assert_eq!(stage.say("worker run job/job.toml --eval-key other/eval.key").code, 76);
+    assert_eq!(stage.run("worker run job/job.toml --memory-limit 1MB").code, 78);
+    let mut input = std::fs::read(stage.path("job/batch-0000.in.nsc")).unwrap();
+    let middle = input.len() / 2;
+    input[middle] ^= 1;
+    stage.write("job/batch-0000.in.nsc", &input);
+    assert_eq!(stage.say("worker run job/job.toml").code, 65);
+    assert_eq!(stage.say("inspect job/job.toml").code, 65);
+    let manifest = std::fs::read(stage.path("job/job.toml")).unwrap();
+    stage.write("job/away.toml", &files::edited(&manifest, b"batch-0000.in.nsc", b"../../etc/passwd0"));
+    assert_eq!(stage.say("worker run job/away.toml").code, 65);
+    stage.expect("job");
+
+    assert!(!stage.path("l.csv").exists() && !stage.path("j").exists() && !stage.path("k").exists());
+    for folder in [".", "job", "keys"] {
+        assert!(stage.names(folder).iter().all(|name| !name.starts_with('.')), "{folder}: a temporary file is left");
+    }
+}
+
+fn set_mode(stage: &Stage, name: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(stage.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn the_demo_ends_with_its_table_and_leaves_nothing() {
+    let mut stage = Stage::new();
+    files::bad_inputs(&stage);
+    for (line, code) in [
+        ("demo --model none.nsm", 66),
+        ("demo --data none", 66),
+        ("demo --data folder", 66),
+        ("demo --workdir text.txt", 73),
+    ] {
+        assert_eq!(stage.say(line).code, code, "{line}");
+    }
+    stage.expect("demo");
+
+    let object = stage.run("demo --images 64 --workdir kept --json").json();
+    for key in ["accuracy_encrypted", "accuracy_clear", "agreement_float"] {
+        assert!(object[key].as_f64().unwrap() > 0.9, "{key}: {object}");
+    }
+    assert_eq!(
+        (&object["images"], &object["slots"], &object["security_bits"]),
+        (&64.into(), &8192.into(), &128.into())
+    );
+    let ties = object["ties"].as_array().unwrap().len() as f64;
+    assert_eq!(object["agreement_integer"].as_f64().unwrap(), 1.0 - ties / 64.0);
+    assert!(object["precision_bits"].as_f64().unwrap() >= 10.0, "{object}");
+    for key in ["encrypt_images_per_second", "images_per_second", "decrypt_images_per_second", "peak_bytes", "threads"]
+    {
+        assert!(object[key].as_f64().unwrap() > 0.0, "{key}: {object}");
+    }
+    for key in ["log_qp", "upload_bytes_per_image", "result_bytes_per_image", "isa"] {
+        assert!(!object[key].is_null(), "{key}: {object}");
+    }
+    assert!(object["seconds"]["run"].as_f64().unwrap() > 0.0);
+    assert_eq!(stage.names("kept"), ["job", "keys", "model.nsm"]);
+    assert_eq!(stage.say("demo --images 64 --workdir kept").code, 73, "keys are never replaced");
+}

@@ -84,7 +84,7 @@ pub struct ImportArgs {
     /// Model package to write
     #[arg(long, value_name = "M.nsm")]
     pub out: PathBuf,
-    /// Calibration images for the choice of bits [default: the golden inputs]
+    /// Calibration images, of which 1000 are used [default: the golden inputs]
     #[arg(long, value_name = "PATH")]
     pub images: Option<PathBuf>,
     /// Labels of the calibration images, unless their file carries them
@@ -115,13 +115,13 @@ pub struct PlanArgs {
     /// Model package
     #[arg(long, value_name = "M.nsm")]
     pub model: PathBuf,
-    /// Images a batch [default: the slots of the ring chosen]
+    /// Images to run; more than the ring's slots make several batches [default: one full batch]
     #[arg(long, value_name = "B")]
     pub batch: Option<NonZeroUsize>,
     /// Show the program stage by stage with its homomorphic operations
     #[arg(long)]
     pub explain: bool,
-    /// Least precision of the scores, in bits [default: what the model's margins need]
+    /// Least precision of the scores, in bits [default: 10, as keys and jobs have it]
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(1..=40))]
     pub precision: Option<u8>,
 }

@@ -14,6 +14,7 @@ use crate::cli::args::{DecryptArgs, TableFormat};
 use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_duration, human_rate};
 use crate::client::{self, DecryptRequest};
+use crate::format::{FormatError, Kind, keys};
 use crate::plan::Requirements;
 use crate::ring::kernels::Kernel;
 
@@ -23,6 +24,12 @@ use crate::ring::kernels::Kernel;
 /// A job without its receipt, files that are not the ones named, another key; a table that cannot be written.
 pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
     let start = Instant::now();
+    // Told before the file's mode is: a public key may be readable by all, and is the wrong key.
+    let kind = keys::kind_of(&args.key)?;
+    if kind != Kind::SecretKey {
+        let error = FormatError::Kind { found: kind.to_string(), expected: Kind::SecretKey.to_string() };
+        return Err(error.in_file(&args.key).into());
+    }
     context.progress.begin("decrypting", 0);
     let request = DecryptRequest {
         key_path: &args.key,
