@@ -4,8 +4,10 @@
 
 pub mod ckks;
 pub mod cli;
+pub mod client;
 pub mod engine;
 pub mod format;
 pub mod net;
 pub mod plan;
 pub mod ring;
+pub mod worker;

@@ -134,6 +134,13 @@ impl Engine {
         self.pool.current_num_threads()
     }
 
+    /// Ciphertexts that one batch computes: outputs of all stages that are stored or written.
+    #[must_use]
+    pub fn ciphertexts(&self) -> usize {
+        let stored = self.plan.stages.iter().zip(&self.circuit.stages).filter(|(plan, _)| plan.after != After::Fused);
+        stored.map(|(_, stage)| stage.map.outputs).sum()
+    }
+
     /// Evaluates one batch.
     ///
     /// # Errors
@@ -162,10 +169,7 @@ impl Engine {
             limbs: output.limbs,
             residues: Vec::new(),
         };
-        let total: usize = (0..count)
-            .filter(|&k| self.plan.stages[k].after != After::Fused)
-            .map(|k| self.circuit.stages[k].map.outputs)
-            .sum();
+        let total = self.ciphertexts();
         let mut done = 0;
         for k in 0..count {
             let stage_plan = &self.plan.stages[k];

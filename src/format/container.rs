@@ -181,6 +181,27 @@ impl Container {
             .in_file(&self.path))
     }
 
+    /// Requires exactly these sections, in this order, of these types and shapes.
+    pub fn expect_sections(&self, specs: &[SectionSpec]) -> Result<(), FormatError> {
+        for spec in specs {
+            self.section_shaped(&spec.name, spec.dtype, &spec.shape)?;
+        }
+        let names = |specs: &mut dyn Iterator<Item = &SectionSpec>| {
+            specs.map(|spec| spec.name.clone()).collect::<Vec<_>>().join(" ")
+        };
+        let found = names(&mut self.layout.sections.iter().map(|placed| &placed.spec));
+        let expected = names(&mut specs.iter());
+        if found == expected {
+            return Ok(());
+        }
+        Err(FormatError::invalid("sections", found, expected).in_file(&self.path))
+    }
+
+    /// Content of section number `index` in file order; empty if there is none. For inner loops.
+    pub(super) fn section_bytes(&self, index: usize) -> &[u8] {
+        self.layout.sections.get(index).map_or(&[], |placed| self.view(placed).bytes)
+    }
+
     /// Checks one section's digest. Sections may be checked from several threads.
     pub fn verify_section(&self, name: &str) -> Result<(), FormatError> {
         let section = self.section(name)?;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::ckks::CkksError;
+
 /// Coarse class of a [`FormatError`]; the command line turns it into an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -164,6 +166,9 @@ pub enum FormatError {
         /// Expected.
         expected: String,
     },
+    /// The ring parameters in a file are not sound or not secure.
+    #[error("parameters: {0}")]
+    Parameters(CkksError),
     /// Text in a section is not the JSON expected.
     #[error("section {section:?}: {reason}")]
     Json {

@@ -2,17 +2,21 @@
 //!
 //! All files are safetensors files with extra rules ([`container`]): string metadata under `nightshift.*`, sections on
 //! 4096-byte boundaries, and a check over every single byte. What a section means is said by the file of its kind:
-//! [`package`] here; keys and ciphertexts are built on the same container.
+//! [`package`], [`keys`], [`secret`], [`ciphertexts`] (inputs and results).
 //!
 //! Not here: encryption, authentication (digests find damage and mix-ups, they do not stop a forger), threads.
 
+pub mod ciphertexts;
 pub mod container;
 mod error;
 mod header;
+mod identity;
+pub mod keys;
 mod map;
 mod numbers;
 pub mod package;
 pub mod residues;
+pub mod secret;
 mod writer;
 
 #[cfg(test)]
@@ -21,6 +25,7 @@ mod tests;
 pub use container::{Container, OpenLimits, Section};
 pub use error::{ErrorKind, FormatError};
 pub use header::{ALIGNMENT, DType, HEADER_CAP_BYTES, Kind, SectionSpec, VERSION};
+pub use identity::{Expected, Header};
 pub use numbers::{Element, decode, encode};
 pub use package::{Canary, ModelPackage};
 pub use writer::{ContainerWriter, Written};

@@ -25,6 +25,8 @@ pub struct Written {
     /// `nightshift.digest.header`: hexadecimal BLAKE3 that commits to metadata, layout and, through the section
     /// digests in it, to all content.
     pub content_id: String,
+    /// BLAKE3 of the whole file, hexadecimal.
+    pub digest: String,
     /// Length of the file.
     pub file_bytes: u64,
 }
@@ -163,9 +165,10 @@ impl ContainerWriter {
         let file_bytes = self.header_bytes + self.layout.data_bytes as u64;
         file.write_all_at(&header, 0).map_err(FormatError::Write)?;
         file.sync_all().map_err(FormatError::Write)?;
+        let digest = hash_range(file, 0, file_bytes as usize).map_err(FormatError::Write)?;
         persist(self.temporary, path).map_err(FormatError::Create)?;
         File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(FormatError::Write)?;
-        Ok(Written { content_id, file_bytes })
+        Ok(Written { content_id, digest, file_bytes })
     }
 }
 

@@ -22,6 +22,8 @@ const NARROWEST: f64 = (1u64 << 34) as f64;
 const WIDEST_SPECIAL: f64 = (1u64 << 49) as f64;
 /// Standard deviations in "worst".
 const SIGMAS: f64 = 6.0;
+/// Times that the input's scale is adjusted to the precision that a plan turned out to have.
+const REFINEMENTS: usize = 3;
 /// Values are at least so many times the noise added to them, however little they matter to the logits.
 const SMALLEST_SIGNAL: f64 = 256.0;
 /// A multiplier of at least this rounds with a negligible relative error.
@@ -138,14 +140,45 @@ fn align(stage: &Stage, input_scale: f64, scales: &[f64], smallest: f64) -> (Vec
     (lifts, common)
 }
 
-/// The plan at one degree, or the modulus bits that were too many.
+/// Size of a rescale prime for a wanted quotient: up to five bits less where that keeps it on the fast kernels (the scale then stays
+/// larger than wanted, which is only more precise).
+fn rescale_target(quotient: f64) -> f64 {
+    let narrowed = if quotient < 32.0 * WIDEST { quotient.min(WIDEST) } else { quotient };
+    narrowed.clamp(NARROWEST, WIDEST_RESCALE)
+}
+
+type ParameterCheck = fn(ParametersLiteral) -> Result<Parameters, CkksError>;
+
+/// The plan at one degree, or the modulus bits that were too many. Where rescales turned out more precise than wanted, the input takes their
+/// share of the error.
 fn plan_in_ring(
     circuit: &Circuit,
     requirements: &Requirements,
     degree: usize,
-    check_parameters: fn(ParametersLiteral) -> Result<Parameters, CkksError>,
+    check_parameters: ParameterCheck,
 ) -> Result<Result<Plan, f64>, PlanError> {
-    let wanted = Wanted::new(circuit, requirements, degree);
+    let mut wanted = Wanted::new(circuit, requirements, degree);
+    let mut best = plan_for(circuit, requirements, degree, check_parameters, &wanted)?;
+    for _ in 0..REFINEMENTS {
+        let Ok(plan) = &best else { break };
+        let excess_bits = plan.precision.promised_bits - requirements.promised_bits;
+        wanted.input *= 2f64.powf(-0.9 * excess_bits);
+        match plan_for(circuit, requirements, degree, check_parameters, &wanted)? {
+            Ok(refined) if refined.precision.promised_bits >= requirements.promised_bits => best = Ok(refined),
+            _ => break,
+        }
+    }
+    Ok(best)
+}
+
+/// The plan for given wishes.
+fn plan_for(
+    circuit: &Circuit,
+    requirements: &Requirements,
+    degree: usize,
+    check_parameters: ParameterCheck,
+    wanted: &Wanted,
+) -> Result<Result<Plan, f64>, PlanError> {
     let count = circuit.stages.len();
     let range = |stats: &StageStats| stats.max_abs * requirements.headroom;
 
@@ -165,7 +198,7 @@ fn plan_in_ring(
             _ => After::KeySwitch,
         };
         let output_scale = if after == After::KeySwitch {
-            let target = (product_scale / wanted.rescales[k - 1]).clamp(NARROWEST, WIDEST_RESCALE);
+            let target = rescale_target(product_scale / wanted.rescales[k - 1]);
             let prime = primes::nearest(target as u64, degree, &used)?;
             used.push(prime);
             product_scale / prime as f64

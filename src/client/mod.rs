@@ -1,0 +1,19 @@
+//! The trusted wing: makes keys, encrypts images into a job folder, decrypts its results to labels.
+//!
+//! It meets the worker in files only. Callers give the time, the number of threads and the kernel; progress is a callback with the work done
+//! so far. Everything written appears whole under its final name or not at all. Not here: the command line, the engine.
+
+mod decrypt;
+mod encrypt;
+mod error;
+mod keygen;
+mod outputs;
+mod setup;
+#[cfg(test)]
+mod tests;
+
+pub use decrypt::{DecryptReport, DecryptRequest, Decrypted, decrypt};
+pub use encrypt::{EncryptReport, EncryptRequest, encrypt};
+pub use error::ClientError;
+pub use keygen::{KeyFile, KeygenReport, keygen};
+pub use setup::Setup;
