@@ -1,11 +1,18 @@
-//! The command line: argument types, progress, logs, tables and the demo's own images.
+//! The command line: argument types, commands, progress, logs, tables and the demo's own images.
 //!
 //! What the two binaries share and what is not cryptography lives here. Nothing below imports it: rooms further down
 //! take progress as a closure or a trait object and return values; only this room writes to the terminal.
 
 pub mod args;
+pub mod commands;
 pub mod completions;
 pub mod digits;
+mod error;
+mod images;
 pub mod logging;
+mod oracles;
 pub mod progress;
 pub mod report;
+mod time;
+
+pub use error::CliError;

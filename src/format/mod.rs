@@ -17,6 +17,7 @@ mod numbers;
 pub mod package;
 pub mod residues;
 pub mod secret;
+pub mod tensors;
 mod writer;
 
 #[cfg(test)]

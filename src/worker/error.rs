@@ -90,7 +90,9 @@ fn of_format(error: &FormatError) -> ExitCode {
 
 fn of_scheme(error: &CkksError) -> ExitCode {
     match error {
-        CkksError::Insecure { .. } | CkksError::UnknownDegree { .. } | CkksError::Parameters { .. } => ExitCode::Mismatch,
+        CkksError::Insecure { .. } | CkksError::UnknownDegree { .. } | CkksError::Parameters { .. } => {
+            ExitCode::Mismatch
+        }
         CkksError::Entropy(_) => ExitCode::Unavailable,
         _ => ExitCode::Bug,
     }

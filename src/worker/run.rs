@@ -113,8 +113,11 @@ pub fn run(request: &RunRequest, observe: &(dyn Fn(WorkerEvent) + Sync)) -> Resu
     }
     let mut receipt = blank_receipt(job.manifest(), request);
     let outcome = evaluate(&job, request, observe, &mut receipt);
-    receipt.measured =
-        Cost { elapsed_secs: start.elapsed().as_secs_f64(), peak_bytes: peak_bytes(), output_bytes: output_bytes(&receipt) };
+    receipt.measured = Cost {
+        elapsed_secs: start.elapsed().as_secs_f64(),
+        peak_bytes: peak_bytes(),
+        output_bytes: output_bytes(&receipt),
+    };
     match outcome {
         Ok(()) => {
             receipt.write(&receipt_path)?;
@@ -346,7 +349,11 @@ fn check_place(input: &EncryptedBatch, index: usize, batch: &manifest::Batch) ->
         ("occupancy", u64::from(batch.occupancy), input.occupancy() as u64),
     ] {
         if found != expected {
-            return Err(WorkerError::Mismatch { what, found: found.to_string(), expected: format!("{expected} from the batch file") });
+            return Err(WorkerError::Mismatch {
+                what,
+                found: found.to_string(),
+                expected: format!("{expected} from the batch file"),
+            });
         }
     }
     Ok(())

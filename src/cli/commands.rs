@@ -1,0 +1,79 @@
+//! The commands, one file each: arguments in, files written, a [`Report`] out. The mains choose among them and end with
+//! the exit code that [`finish`] gives.
+//!
+//! The worker's main names `run` and `completions` only, so that nothing which decrypts is linked into its binary.
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+
+use jobs::ExitCode;
+use serde_json::Value;
+
+use super::args::Global;
+use super::error::CliError;
+use super::progress::{Progress, Screen};
+use super::{logging, report};
+
+pub mod completions;
+pub mod decrypt;
+pub mod demo;
+pub mod encrypt;
+pub mod evaluate;
+pub mod inspect;
+pub mod keygen;
+pub mod model_import;
+pub mod plan;
+pub mod run;
+
+/// What every command gets besides its arguments.
+pub struct Context {
+    /// Threads to compute with.
+    pub threads: NonZeroUsize,
+    /// Where the command tells how far it is.
+    pub progress: Box<dyn Progress>,
+}
+
+impl Context {
+    /// Sets up logs and progress as the options say. Called once, by a main.
+    #[must_use]
+    pub fn start(global: &Global) -> Context {
+        let screen = Screen::choose(global);
+        logging::init(global, &screen);
+        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let threads = global.threads.and_then(NonZeroUsize::new).unwrap_or_else(cores);
+        Context { threads, progress: screen.progress() }
+    }
+}
+
+/// What a command says when it is done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// For people: a short table, each line ended. Not printed with `--quiet`.
+    pub text: String,
+    /// For programs: one object.
+    pub json: Value,
+}
+
+/// Prints the report on standard output, or the error and its advice on standard error.
+pub fn finish(outcome: Result<Report, CliError>, global: &Global) -> ExitCode {
+    let printed = outcome.and_then(|report| print(&report, global).map_err(CliError::Stdout));
+    match printed {
+        Ok(()) => ExitCode::Done,
+        Err(error) => {
+            report::print_error(&error, error.advice().as_deref());
+            error.exit_code()
+        }
+    }
+}
+
+fn print(report: &Report, global: &Global) -> io::Result<()> {
+    if global.json {
+        return report::print_json_line(&report.json);
+    }
+    if global.quiet {
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(report.text.as_bytes())?;
+    out.flush()
+}

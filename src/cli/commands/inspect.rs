@@ -1,0 +1,219 @@
+//! `inspect`: what any file of ours is, its ids, sizes and sections, with every digest checked. Of a secret key only its
+//! kind, version, key id and length are told.
+//!
+//! A manifest or receipt is described with the files it names: those that are there are held to their digests, those
+//! that are not are called absent.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use jobs::manifest::{self, LoadedJob, MANIFEST_LIMIT_BYTES};
+use jobs::receipt::{Outcome, RECEIPT_LIMIT_BYTES, Receipt};
+use jobs::{ExitCode, FileRole, JobsError};
+use serde_json::{Map, Value, json};
+
+use super::Report;
+use crate::cli::args::InspectArgs;
+use crate::cli::error::CliError;
+use crate::cli::report::{Align, Table, human_bytes, human_duration};
+use crate::format::{Container, Kind, ModelPackage, OpenLimits, VERSION};
+
+/// Describes the file.
+///
+/// # Errors
+/// A file that is none of ours, is damaged, or names files that are not the ones it says.
+pub fn run(args: &InspectArgs) -> Result<Report, CliError> {
+    let path = args.file.as_path();
+    match document_schema(path)? {
+        Some(schema) if schema.starts_with("nightshift.receipt/") => receipt(path),
+        Some(_) => job(path),
+        None => container(path),
+    }
+}
+
+/// The word `nightshift.*` that the file gives as its schema, if it is a text that has one. Containers are no text.
+fn document_schema(path: &Path) -> Result<Option<String>, CliError> {
+    let read_error = |source| CliError::Read { path: path.to_owned(), source };
+    // Looked at before opening, because opening a pipe waits for its writer.
+    let status = std::fs::metadata(path).map_err(read_error)?;
+    if !status.is_file() || status.len() > RECEIPT_LIMIT_BYTES.max(MANIFEST_LIMIT_BYTES) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(RECEIPT_LIMIT_BYTES).read_to_end(&mut bytes)).map_err(read_error)?;
+    let Ok(text) = String::from_utf8(bytes) else { return Ok(None) };
+    if text.contains('\0') {
+        return Ok(None);
+    }
+    let quoted = text.split('"').find(|word| word.starts_with("nightshift.") && word.contains('/'));
+    Ok(quoted.map(str::to_owned))
+}
+
+/// Rows for people and fields for programs, gathered together.
+struct Facts {
+    table: Table,
+    fields: Map<String, Value>,
+}
+
+impl Facts {
+    fn new() -> Facts {
+        Facts { table: Table::new(&[("", Align::Left), ("", Align::Left)]), fields: Map::new() }
+    }
+
+    fn add(&mut self, name: &str, value: impl Into<Value>) {
+        let value = value.into();
+        let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.table.row([name, &shown]);
+        self.fields.insert(name.to_owned(), value);
+    }
+
+    fn add_bytes(&mut self, name: &str, bytes: u64) {
+        self.table.row([name, &human_bytes(bytes)]);
+        self.fields.insert(name.to_owned(), bytes.into());
+    }
+
+    fn report(self) -> Report {
+        Report { text: self.table.to_string(), json: Value::Object(self.fields) }
+    }
+}
+
+fn container(path: &Path) -> Result<Report, CliError> {
+    let container = Container::open(path, None, &OpenLimits::default())?;
+    container.verify()?;
+    let mut facts = Facts::new();
+    facts.add("kind", container.kind().name());
+    facts.add("version", VERSION);
+    facts.add_bytes("file_bytes", container.file_bytes());
+    facts.add("verified", true);
+    if container.kind().is_secret() {
+        facts.add("key_id", container.metadata("key_id")?);
+        return Ok(facts.report());
+    }
+    facts.add("content_id", container.content_id());
+    facts.add("file_blake3", container.file_digest());
+    for (key, value) in container.metadata_entries() {
+        if !key.starts_with("digest.") && key != "kind" && key != "version" {
+            facts.add(key, value);
+        }
+    }
+    if container.kind() == Kind::Model {
+        model(path, &mut facts)?;
+    }
+    let mut sections = Vec::new();
+    for section in container.sections() {
+        let (dtype, bytes) = (format!("{:?}", section.dtype), section.bytes.len() as u64);
+        let place = format!("{}: {dtype} {:?}, {}", section.name, section.shape, human_bytes(bytes));
+        facts.table.row(["section", &place]);
+        let digest = container.metadata_opt(&format!("digest.{}", section.name)).unwrap_or_default();
+        sections.push(json!({
+            "name": section.name, "dtype": dtype, "shape": section.shape, "bytes": bytes, "blake3": digest,
+        }));
+    }
+    facts.fields.insert("sections".to_owned(), sections.into());
+    Ok(facts.report())
+}
+
+fn model(path: &Path, facts: &mut Facts) -> Result<(), CliError> {
+    let package = ModelPackage::open(path)?;
+    facts.add("name", package.network.name.as_str());
+    facts.add("dataset", package.network.dataset.as_str());
+    facts.add("input_shape", package.network.input.shape.to_vec());
+    facts.add("layers", package.network.layers.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>());
+    let stages = package.circuit.stages.iter().map(|stage| stage.name.clone());
+    facts.add("stages", stages.collect::<Vec<_>>());
+    let bits = package.circuit.stages.iter().map(|stage| stage.map.weight_bits);
+    facts.add("weight_bits", bits.collect::<Vec<_>>());
+    facts.add("macs", package.circuit.total_macs());
+    facts.add("squarings", package.circuit.total_squares());
+    facts.add("canaries", package.canaries.len());
+    for (key, value) in &package.provenance {
+        facts.table.row([&format!("provenance {key}"), value]);
+    }
+    facts.fields.insert("provenance".to_owned(), json!(package.provenance));
+    Ok(())
+}
+
+fn job(path: &Path) -> Result<Report, CliError> {
+    let job = manifest::load(path)?;
+    let manifest = job.manifest();
+    let mut facts = Facts::new();
+    facts.add("kind", "job");
+    facts.add("schema", manifest.schema.as_str());
+    facts.add("job_id", manifest.job_id.as_str());
+    if let Some(tenant) = &manifest.tenant {
+        facts.add("tenant", tenant.as_str());
+    }
+    facts.add("created", manifest.created.as_str());
+    facts.add("engine", manifest.engine.as_str());
+    facts.add("plan_id", manifest.plan_id.as_str());
+    facts.add("key_id", manifest.key_id.as_str());
+    facts.add("images", manifest.images);
+    facts.add("slots", manifest.slots);
+    facts.add("batches", manifest.batches.len());
+    facts.add("model", manifest.model.name.as_str());
+    facts.add("model_blake3", manifest.model.digest.to_string());
+    facts.add("model_file", state(job.verify_model(None).map(drop))?);
+    facts.add("eval_key_file", state(job.verify_eval_key(None).map(drop))?);
+    facts.add("input_bytes", manifest.batches.iter().map(|batch| batch.input.bytes).sum::<u64>());
+    let mut inputs = Vec::new();
+    for index in 0..manifest.batches.len() {
+        inputs.push(state(input(&job, index))?);
+    }
+    let absent = inputs.iter().filter(|state| **state == ABSENT).count();
+    facts.add("inputs_verified", inputs.len() - absent);
+    facts.add("inputs_absent", absent);
+    let receipt_path = job.receipt_path()?;
+    facts.add("receipt", if receipt_path.exists() { "there" } else { ABSENT });
+    Ok(facts.report())
+}
+
+const ABSENT: &str = "absent";
+
+/// `verified` or `absent`; an error where it is there and not what it should be.
+fn state(checked: jobs::Result<()>) -> Result<&'static str, CliError> {
+    match checked {
+        Ok(()) => Ok("verified"),
+        Err(error) if error.exit_code() == ExitCode::InputMissing => Ok(ABSENT),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn input(job: &LoadedJob, index: usize) -> Result<(), JobsError> {
+    let batch = &job.manifest().batches[index];
+    let path = job.input_path(batch)?;
+    manifest::check_size(FileRole::Input(index), &path, batch.input.bytes)?;
+    manifest::check_digest(FileRole::Input(index), &path, batch.input.digest)
+}
+
+fn receipt(path: &Path) -> Result<Report, CliError> {
+    let receipt = Receipt::load(path)?;
+    let mut facts = Facts::new();
+    facts.add("kind", "receipt");
+    facts.add("schema", receipt.schema.as_str());
+    facts.add("job_id", receipt.job_id.as_str());
+    match &receipt.outcome {
+        Outcome::Done => facts.add("outcome", "done"),
+        Outcome::Failed { reason, exit_code } => {
+            facts.add("outcome", "failed");
+            facts.add("reason", reason.as_str());
+            facts.add("exit_code", exit_code.code());
+        }
+    }
+    facts.add("plan_id", receipt.plan_id.as_str());
+    facts.add("key_id", receipt.key_id.as_str());
+    facts.add("images", receipt.images);
+    facts.add("slots", receipt.slots);
+    facts.add("batches", receipt.batches.len());
+    facts.add("code_version", receipt.code_version.as_str());
+    facts.add("isa", receipt.isa.as_str());
+    facts.add("threads", receipt.threads);
+    facts.add("elapsed_secs", receipt.measured.elapsed_secs);
+    let elapsed = std::time::Duration::try_from_secs_f64(receipt.measured.elapsed_secs).unwrap_or_default();
+    facts.table.row(["elapsed", &human_duration(elapsed)]);
+    facts.add_bytes("peak_bytes", receipt.measured.peak_bytes);
+    facts.add_bytes("output_bytes", receipt.measured.output_bytes);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    facts.add("outputs", state(receipt.verify_outputs(folder))?);
+    Ok(facts.report())
+}

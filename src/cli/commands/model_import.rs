@@ -1,0 +1,363 @@
+//! `model import`: a trained network, held against its golden outputs, becomes integers and a package.
+//!
+//! Spec and tensors are read, the network must give the golden logits again, calibration images choose the widths of
+//! the integers and the ranges, four of them become canaries. A model that no ring carries is refused here already.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::Path;
+
+use jobs::Digest;
+use packing::{Batches, Split};
+use serde_json::{Value, json};
+
+use super::{Context, Report};
+use crate::cli::args::{ImportArgs, WeightBits};
+use crate::cli::error::CliError;
+use crate::cli::report::{Align, Table, human_bytes};
+use crate::cli::{images, oracles};
+use crate::format::tensors::{Tensor, Values, read_tensors};
+use crate::format::{Canary, ModelPackage};
+use crate::net::{BitChoice, Calibration, Circuit, LowerOptions, Network, bits, choose_bits, lower};
+use crate::plan::{Requirements, scales};
+
+/// Longest specification read.
+const SPEC_CAP_BYTES: u64 = 16 << 20;
+/// Most golden images held against.
+const GOLDEN_CAP_IMAGES: usize = 4096;
+/// Calibration images used of those given.
+const CALIBRATION_IMAGES: usize = 1000;
+/// Largest golden difference, relative to the largest golden logit.
+const GOLDEN_TOLERANCE: f64 = 1e-3;
+/// Share of calibration images whose label the integers must keep.
+const TARGET_AGREEMENT: f64 = 0.999;
+/// Images with known answers that travel with the model.
+const CANARIES: usize = 4;
+
+/// Reads, checks, lowers, writes.
+///
+/// # Errors
+/// Files that cannot be read or are not what they should be, naming layer, field or tensor; golden outputs that do not
+/// come out again; a network that no secure ring carries; an output that cannot be written.
+pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
+    let spec = read_spec(&args.spec)?;
+    let weights = read_tensors(&args.weights)?;
+    let network = Network::import(&spec, &|name| floats(weights.get(name)?))
+        .map_err(|error| CliError::NetFile { path: args.spec.clone(), error })?;
+    let golden = Golden::read(&args.golden, &network)?;
+    context.progress.begin("golden outputs", 0);
+    let golden_error = golden.check(&args.golden, &network)?;
+
+    let (calibration, truth) = calibration(args, &network, golden)?;
+    context.progress.begin("choosing integers", 0);
+    let choice = integers(&network, &calibration, args.bits)?;
+    let accuracy = truth.map(|truth| {
+        let found = bits::labels(&choice.logits, choice.circuit.classes());
+        let right = found.iter().zip(&truth).filter(|&(&found, &truth)| found == usize::from(truth)).count();
+        oracles::share(right as u64, truth.len())
+    });
+    if choice.agreement < TARGET_AGREEMENT {
+        tracing::warn!(
+            "the integers keep the label of {:.2} % of {} calibration images, below {:.2} %",
+            100.0 * choice.agreement,
+            calibration.images,
+            100.0 * TARGET_AGREEMENT
+        );
+    }
+    let plan = scales::plan(&choice.circuit, &Requirements::default())?;
+    let canaries = canaries(&choice, &calibration)?;
+    context.progress.end();
+
+    let stage_bits: Vec<u32> = choice.circuit.stages.iter().map(|stage| stage.map.weight_bits).collect();
+    let mut provenance = BTreeMap::from([
+        ("command", "nightshift model import".to_owned()),
+        ("nightshift_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("calibration_images", calibration.images.to_string()),
+        ("calibration_source", if args.images.is_some() { "images" } else { "golden inputs" }.to_owned()),
+        ("calibration_agreement", choice.agreement.to_string()),
+        ("weight_bits", format!("{stage_bits:?}")),
+        ("golden_max_error", golden_error.to_string()),
+        ("spec_blake3", Digest::of(spec.as_bytes()).to_string()),
+        ("weights_blake3", jobs::digest::digest_file(&args.weights)?.to_string()),
+        ("golden_blake3", jobs::digest::digest_file(&args.golden)?.to_string()),
+    ]);
+    if let Some(stated) = stated_accuracy(&spec) {
+        provenance.insert("stated_accuracy_percent", stated);
+    }
+    let provenance = provenance.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let package = ModelPackage { network, circuit: choice.circuit, canaries, provenance };
+    let model_id = package.write(&args.out)?;
+    let package_bytes =
+        std::fs::metadata(&args.out).map_err(|source| CliError::Read { path: args.out.clone(), source })?.len();
+
+    let circuit = &package.circuit;
+    let (macs, squarings) = (circuit.total_macs(), circuit.total_squares());
+    let (degree, log_qp) = (plan.parameters.degree(), plan.parameters.log_qp_bits());
+    let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
+    table.row(["model", &package.network.name]);
+    for (stage, bits) in circuit.stages.iter().zip(&stage_bits) {
+        table.row(["stage", &format!("{}, {bits}-bit integers", stage.name)]);
+    }
+    table.row(["operations an image", &format!("{macs} multiply-accumulates, {squarings} squares")]);
+    table.row(["golden outputs", &format!("largest error {golden_error:.2e}")]);
+    let kept = format!("{:.2} % of {} calibration images", 100.0 * choice.agreement, calibration.images);
+    table.row(["labels kept", &kept]);
+    if let Some(accuracy) = accuracy {
+        table.row(["accuracy there", &format!("{:.2} %", 100.0 * accuracy)]);
+    }
+    table.row(["ring planned", &format!("degree {degree}, log2(QP) {log_qp:.1}")]);
+    table.row(["package", &format!("{}, {}", args.out.display(), human_bytes(package_bytes))]);
+    table.row(["model id", &model_id]);
+    Ok(Report {
+        text: table.to_string(),
+        json: json!({
+            "model": package.network.name,
+            "model_id": model_id,
+            "path": args.out.to_string_lossy(),
+            "package_bytes": package_bytes,
+            "stages": circuit.stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>(),
+            "weight_bits": stage_bits,
+            "macs": macs,
+            "squarings": squarings,
+            "golden_max_error": golden_error,
+            "calibration_images": calibration.images,
+            "calibration_agreement": choice.agreement,
+            "calibration_accuracy": accuracy,
+            "calibration_logit_error": choice.logit_error,
+            "canaries": package.canaries.len(),
+            "ring_degree": degree,
+            "log_qp": log_qp,
+        }),
+    })
+}
+
+fn read_spec(path: &Path) -> Result<String, CliError> {
+    let read_error = |source| CliError::Read { path: path.to_owned(), source };
+    // Looked at before opening, because opening a pipe waits for its writer.
+    let status = std::fs::metadata(path).map_err(read_error)?;
+    if !status.is_file() {
+        return Err(CliError::content(path, "what stands there", "no regular file", "a model specification"));
+    }
+    let file = std::fs::File::open(path).map_err(read_error)?;
+    let mut bytes = Vec::new();
+    file.take(SPEC_CAP_BYTES + 1).read_to_end(&mut bytes).map_err(read_error)?;
+    if bytes.len() as u64 > SPEC_CAP_BYTES {
+        let found = format!("above {SPEC_CAP_BYTES} bytes");
+        return Err(CliError::content(path, "length", found, format!("at most {SPEC_CAP_BYTES} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| CliError::content(path, "text", "not UTF-8", "JSON in UTF-8"))
+}
+
+/// Shape and values of a tensor of floats; doubles are rounded.
+fn floats(tensor: &Tensor) -> Option<(Vec<usize>, Vec<f32>)> {
+    let values = match &tensor.values {
+        Values::F32(values) => values.clone(),
+        Values::F64(values) => values.iter().map(|&value| value as f32).collect(),
+        Values::I64(_) | Values::U8(_) => return None,
+    };
+    Some((tensor.shape.clone(), values))
+}
+
+/// The accuracy that the specification states, in percent.
+fn stated_accuracy(spec: &str) -> Option<String> {
+    let spec: Value = serde_json::from_str(spec).ok()?;
+    spec.get("test_accuracy_percent")?.as_f64().map(|percent| percent.to_string())
+}
+
+/// Normalised inputs, the logits that must come out again, and labels if there are some.
+struct Golden {
+    inputs: Calibration,
+    /// `[class][image]`
+    logits: Vec<f64>,
+    labels: Option<Vec<u16>>,
+}
+
+impl Golden {
+    fn read(path: &Path, network: &Network) -> Result<Golden, CliError> {
+        let tensors = read_tensors(path)?;
+        let tensor = |name: &str| -> Result<(Vec<usize>, Vec<f32>), CliError> {
+            let found = tensors
+                .get(name)
+                .ok_or_else(|| CliError::content(path, format!("tensor {name:?}"), "missing", "a float tensor"))?;
+            let (shape, values) = floats(found)
+                .ok_or_else(|| CliError::content(path, format!("type of {name:?}"), "integers", "F32 or F64"))?;
+            match values.iter().position(|value| !value.is_finite()) {
+                None => Ok((shape, values)),
+                Some(at) => Err(CliError::content(path, format!("{name}[{at}]"), values[at], "a finite number")),
+            }
+        };
+        let ((inputs_shape, inputs), (logits_shape, logits)) = (tensor("inputs")?, tensor("logits")?);
+        let images = inputs_shape.first().copied().unwrap_or(0);
+        if !(1..=GOLDEN_CAP_IMAGES).contains(&images) {
+            return Err(CliError::content(path, "number of inputs", images, format!("1 to {GOLDEN_CAP_IMAGES}")));
+        }
+        let [channels, rows, columns] = network.input.shape;
+        for (name, found, expected) in [
+            ("inputs", &inputs_shape, vec![images, channels, rows, columns]),
+            ("logits", &logits_shape, vec![images, network.classes()?]),
+        ] {
+            if *found != expected {
+                let what = format!("shape of {name:?}");
+                return Err(CliError::content(path, what, format!("{found:?}"), format!("{expected:?}")));
+            }
+        }
+        let labels = match tensors.get("labels").map(|tensor| &tensor.values) {
+            Some(Values::I64(labels)) if labels.len() == images => {
+                labels.iter().map(|&label| u16::try_from(label).ok()).collect()
+            }
+            _ => None,
+        };
+        let inputs = Calibration { images, x: transpose(&inputs, images) };
+        Ok(Golden { inputs, logits: transpose(&logits, images), labels })
+    }
+
+    /// The largest difference between the network's logits and these.
+    fn check(&self, path: &Path, network: &Network) -> Result<f64, CliError> {
+        let found = network.evaluate_batch(&self.inputs.x, self.inputs.images)?;
+        let largest = self.logits.iter().fold(0.0, |largest: f64, logit| largest.max(logit.abs()));
+        let limit = GOLDEN_TOLERANCE * largest;
+        let mut worst = (0, 0.0);
+        for (index, (found, expected)) in found.iter().zip(&self.logits).enumerate() {
+            let difference = (found - expected).abs();
+            // An overflow to infinity or NaN is the worst there is.
+            if !difference.is_finite() || difference > worst.1 {
+                worst = (index, difference);
+            }
+            if !difference.is_finite() {
+                break;
+            }
+        }
+        let (at, difference) = worst;
+        if difference.is_finite() && difference <= limit {
+            return Ok(difference);
+        }
+        Err(CliError::Golden {
+            path: path.to_owned(),
+            layer: network.layers.last().map_or_else(String::new, |layer| layer.name.clone()),
+            image: at % self.inputs.images,
+            class: at / self.inputs.images,
+            found: found[at],
+            expected: self.logits[at],
+            limit,
+        })
+    }
+}
+
+/// `[image][entry]` to `[entry][image]`.
+fn transpose(values: &[f32], images: usize) -> Vec<f64> {
+    let entries = values.len() / images.max(1);
+    (0..values.len()).map(|index| f64::from(values[index % images * entries + index / images])).collect()
+}
+
+/// The images given (the training split of a data set's folder), or else the golden inputs; labels where there are some.
+fn calibration(
+    args: &ImportArgs,
+    network: &Network,
+    golden: Golden,
+) -> Result<(Calibration, Option<Vec<u16>>), CliError> {
+    let Some(path) = &args.images else { return Ok((golden.inputs, golden.labels)) };
+    let limit = Some(CALIBRATION_IMAGES);
+    let set = images::load(path, args.labels.as_deref(), Split::Train, limit, &network.input)?;
+    let normalisation = images::normalisation(&network.input)?;
+    let batches = Batches::new(&set, &normalisation, set.count.next_power_of_two())?;
+    let (images, x) = images::block(&batches, 0)?;
+    Ok((Calibration { images, x }, set.labels))
+}
+
+/// The circuit, and how its labels compare with the network's on the calibration images.
+struct Integers {
+    circuit: Circuit,
+    agreement: f64,
+    logit_error: f64,
+    /// The circuit's, `[class][image]`.
+    logits: Vec<f64>,
+}
+
+fn integers(network: &Network, calibration: &Calibration, wished: WeightBits) -> Result<Integers, CliError> {
+    match wished {
+        WeightBits::Auto => {
+            let BitChoice { circuit, agreement, logit_error, .. } =
+                choose_bits(network, calibration, TARGET_AGREEMENT)?;
+            let logits = circuit.evaluate_batch(&calibration.x, calibration.images)?;
+            Ok(Integers { circuit, agreement, logit_error, logits })
+        }
+        WeightBits::Fixed(bits) => {
+            let options = LowerOptions { default_bits: bits.into(), ..LowerOptions::default() };
+            let circuit = lower(network, &options, calibration)?;
+            let logits = circuit.evaluate_batch(&calibration.x, calibration.images)?;
+            let float = network.evaluate_batch(&calibration.x, calibration.images)?;
+            let agreement = bits::agreement(&logits, &float, circuit.classes());
+            let largest = float.iter().fold(0.0, |largest: f64, logit| largest.max(logit.abs()));
+            let logit_error = oracles::max_difference(&logits, &float) / largest.max(f64::MIN_POSITIVE);
+            Ok(Integers { circuit, agreement, logit_error, logits })
+        }
+    }
+}
+
+/// The first calibration image of each of four classes, evenly among those that occur; fewer where fewer occur.
+fn canaries(integers: &Integers, calibration: &Calibration) -> Result<Vec<Canary>, CliError> {
+    let circuit = &integers.circuit;
+    let labels = bits::labels(&integers.logits, circuit.classes());
+    let present: Vec<usize> = labels.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let count = CANARIES.min(present.len());
+    let mut canaries = Vec::with_capacity(count);
+    for pick in 0..count {
+        let class = present[pick * present.len() / count];
+        let image = labels.iter().position(|&label| label == class).unwrap_or(0);
+        let input: Vec<f32> = calibration.x.chunks_exact(calibration.images).map(|entry| entry[image] as f32).collect();
+        // Of the rounded input, so that anyone who reads the canary gets these very logits.
+        let x: Vec<f64> = input.iter().map(|&value| f64::from(value)).collect();
+        canaries.push(Canary { logits: circuit.evaluate_batch(&x, 1)?, input });
+    }
+    Ok(canaries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::sample::{random_images, random_network};
+
+    fn golden(seed: u64) -> (Network, Golden) {
+        let network = random_network(seed, 1, false);
+        let inputs = random_images(&network, 20, 5);
+        let logits = network.evaluate_batch(&inputs.x, inputs.images).unwrap();
+        (network, Golden { inputs, logits, labels: None })
+    }
+
+    #[test]
+    fn golden_logits_that_differ_are_named() {
+        let (network, mut golden) = golden(4);
+        let path = Path::new("golden.safetensors");
+        assert_eq!(golden.check(path, &network).unwrap(), 0.0);
+        let largest = golden.logits.iter().fold(0.0_f64, |largest, logit| largest.max(logit.abs()));
+        golden.logits[20 + 3] += 0.9e-3 * largest;
+        let error = golden.check(path, &network).unwrap();
+        assert!((error / largest - 0.9e-3).abs() < 1e-9, "{error} of {largest}");
+        golden.logits[20 + 7] -= 0.01 * largest;
+        let refused = golden.check(path, &network).unwrap_err();
+        assert!(matches!(refused, CliError::Golden { image: 7, class: 1, .. }), "{refused}");
+        assert_eq!(refused.exit_code().code(), 65);
+    }
+
+    #[test]
+    fn canaries_are_of_different_classes_and_answer_for_their_rounded_inputs() {
+        let (network, golden) = golden(9);
+        let integers = integers(&network, &golden.inputs, WeightBits::Fixed(10)).unwrap();
+        let canaries = canaries(&integers, &golden.inputs).unwrap();
+        let classes: BTreeSet<_> = canaries.iter().map(|canary| packing::argmax(&canary.logits).unwrap()).collect();
+        assert_eq!(classes.len(), canaries.len());
+        assert!((1..=4).contains(&canaries.len()));
+        let x: Vec<f64> = canaries[0].input.iter().map(|&value| f64::from(value)).collect();
+        assert_eq!(integers.circuit.evaluate_batch(&x, 1).unwrap(), canaries[0].logits);
+        assert_eq!(x.len(), network.input.shape.iter().product::<usize>());
+    }
+
+    #[test]
+    fn more_bits_are_closer_to_the_floats() {
+        let (network, golden) = golden(12);
+        let error = |bits| integers(&network, &golden.inputs, WeightBits::Fixed(bits)).unwrap().logit_error;
+        assert!(error(14) < error(5) / 8.0, "{} {}", error(14), error(5));
+        let auto = integers(&network, &golden.inputs, WeightBits::Auto).unwrap();
+        assert!(auto.agreement >= 0.999 || auto.logit_error <= 1e-3, "{}", auto.agreement);
+    }
+}

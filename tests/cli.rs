@@ -1,0 +1,231 @@
+//! The commands as a person or a script meets them: the real binaries, their exit codes, errors and JSON.
+//!
+//! What they say is pinned by the transcripts in `tests/cli/golden`. No network, no shared folder except where a test
+//! says that it was skipped.
+
+#[path = "cli/files.rs"]
+mod files;
+#[path = "cli/harness.rs"]
+mod harness;
+
+use harness::Stage;
+
+#[test]
+fn usage_errors_are_64_and_help_is_0() {
+    let mut stage = Stage::new();
+    for line in [
+        "",
+        "fly",
+        "plan",
+        "plan --model",
+        "plan --model M --precision 99",
+        "decrypt --key K --job J --out labels.txt",
+        "demo --images 0",
+        "worker run",
+        "worker run job.toml --isa neon",
+        "worker decrypt",
+        "completions cmd.exe",
+    ] {
+        assert_eq!(stage.say(line).code, 64, "{line}");
+    }
+    stage.expect("usage");
+    for line in ["--help", "--version", "help encrypt", "model import --help", "worker --help", "worker run --help"] {
+        let ended = stage.run(line);
+        assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{line}");
+        assert!(ended.out.contains("nightshift"), "{line}");
+    }
+}
+
+#[test]
+fn evaluate_says_what_is_wrong() {
+    let mut stage = Stage::new();
+    files::digits(&stage, 64);
+    files::bad_inputs(&stage);
+    for (line, code) in [
+        ("evaluate --model none.nsm --images images.idx", 66),
+        ("evaluate --model folder --images images.idx", 65),
+        ("evaluate --model text.txt --images images.idx", 65),
+        ("evaluate --model empty --images images.idx", 65),
+        ("evaluate --model cut.nsm --images images.idx", 65),
+        ("evaluate --model flipped.nsm --images images.idx", 65),
+        ("evaluate --model newer.nsm --images images.idx", 76),
+        ("evaluate --model other-kind.nsm --images images.idx", 76),
+        ("evaluate --model MODEL --images none.idx", 66),
+        ("evaluate --model MODEL --images text.txt", 65),
+        ("evaluate --model MODEL --images folder", 65),
+        ("evaluate --model MODEL --images cut.idx", 65),
+        ("evaluate --model MODEL --images small.idx", 65),
+        ("evaluate --model MODEL --images images.idx", 65),
+        ("evaluate --model MODEL --images images.idx --labels none.idx", 66),
+        ("evaluate --model MODEL --images images.idx --labels two-labels.idx", 65),
+        ("evaluate --model MODEL --images images.idx --labels label-12.idx", 65),
+    ] {
+        let ended = stage.say(line);
+        assert_eq!((ended.code, ended.out.as_str()), (code, ""), "{line}: {}", ended.err);
+    }
+    stage.expect("evaluate");
+}
+
+#[test]
+fn evaluate_counts_the_same_with_any_threads() {
+    let stage = Stage::new();
+    files::digits(&stage, 300);
+    let line = "evaluate --model MODEL --images images.idx --labels labels.idx --json --threads";
+    let [one, two] = ["1", "2"].map(|threads| stage.run(&format!("{line} {threads}")).json());
+    assert_eq!(one["images"], 300);
+    for key in ["accuracy_float", "accuracy_integer", "agreement", "max_logit_difference"] {
+        assert_eq!(one[key], two[key], "{key}");
+    }
+    let (float, agreement) = (one["accuracy_float"].as_f64().unwrap(), one["agreement"].as_f64().unwrap());
+    assert!(float > 0.8 && agreement > 0.98, "{one}");
+    let difference = one["max_logit_difference"].as_f64().unwrap();
+    assert!(difference > 0.0 && difference < 2.0, "{one}");
+}
+
+#[test]
+fn plan_is_a_table_an_explanation_or_an_object() {
+    let mut stage = Stage::new();
+    files::bad_inputs(&stage);
+    assert_eq!(stage.say("plan --model none.nsm").code, 66);
+    assert_eq!(stage.say("plan --model newer.nsm --json").code, 76);
+    assert_eq!(stage.say("plan --model flipped.nsm --explain").code, 65);
+    stage.expect("plan");
+
+    let object = stage.run("plan --model MODEL --batch 10000 --json").json();
+    assert_eq!(
+        (&object["slots"], &object["batches"], &object["last_occupancy"]),
+        (&8192.into(), &2.into(), &1808.into())
+    );
+    let (log_qp, limit) = (object["log_qp"].as_f64().unwrap(), object["log_qp_limit"].as_f64().unwrap());
+    assert!(log_qp > 100.0 && log_qp <= limit, "{object}");
+    let primes = ["moduli_bits", "special_bits"].map(|key| object[key].as_array().unwrap().clone()).concat();
+    let sum: f64 = primes.iter().map(|bits| bits.as_f64().unwrap()).sum();
+    assert!((sum - log_qp).abs() < 1e-6, "{sum} {log_qp}");
+    assert!(object["precision_bits"]["promised"].as_f64().unwrap() >= 10.0);
+    let squares: u64 =
+        object["stages"].as_array().unwrap().iter().map(|stage| stage["squares"].as_u64().unwrap()).sum();
+    assert_eq!(squares, 945);
+    assert!(object["upload_bytes_per_image"].as_f64().unwrap() <= 20_000.0);
+    assert_eq!(object["plan_id"].as_str().unwrap().len(), 64);
+
+    let finer = stage.run("plan --model MODEL --precision 16 --json").json();
+    assert!(finer["precision_bits"]["promised"].as_f64().unwrap() >= 16.0);
+    assert_ne!(finer["plan_id"], object["plan_id"]);
+    let explained = stage.run("plan --model MODEL --explain");
+    assert!(explained.out.contains("key switches") && explained.out.contains("stage 2: dense 100 -> 10"));
+    let table = stage.run("plan --model MODEL");
+    assert!(table.out.contains("8192 slots") && table.out.lines().count() >= 10, "{table:?}");
+    assert_eq!(stage.run("plan --model MODEL --quiet").out, "");
+}
+
+#[test]
+fn import_says_which_layer_tensor_or_golden_image_is_wrong() {
+    let mut stage = Stage::new();
+    files::tiny_network(&stage);
+    files::bad_inputs(&stage);
+    let out = "--out M.nsm";
+    for (line, code) in [
+        ("--spec none --weights tiny.weights --golden tiny.golden", 66),
+        ("--spec tiny.json --weights none --golden tiny.golden", 66),
+        ("--spec tiny.json --weights tiny.weights --golden none", 66),
+        ("--spec folder --weights tiny.weights --golden tiny.golden", 65),
+        ("--spec text.txt --weights tiny.weights --golden tiny.golden", 65),
+        ("--spec tiny.json --weights text.txt --golden tiny.golden", 65),
+        ("--spec tiny.json --weights tiny.weights --golden cut.golden", 65),
+        ("--spec unknown-layer.json --weights tiny.weights --golden tiny.golden", 65),
+        ("--spec unknown-field.json --weights tiny.weights --golden tiny.golden", 65),
+        ("--spec other-shape.json --weights tiny.weights --golden tiny.golden", 65),
+        ("--spec tiny.json --weights turned.weights --golden tiny.golden", 65),
+        ("--spec tiny.json --weights missing.weights --golden tiny.golden", 65),
+        ("--spec tiny.json --weights tiny.weights --golden wrong.golden", 65),
+        ("--spec tiny.json --weights tiny.weights --golden nan.golden", 65),
+        ("--spec tiny.json --weights tiny.weights --golden no-logits.golden", 65),
+        ("--spec tiny.json --weights tiny.weights --golden short.golden", 65),
+        ("--spec tiny.json --weights tiny.weights --golden tiny.golden --images small.idx", 65),
+    ] {
+        let line = format!("model import {line} {out}");
+        let ended = stage.say(&line);
+        assert_eq!((ended.code, ended.out.as_str()), (code, ""), "{line}: {}", ended.err);
+        assert!(!stage.path("M.nsm").exists(), "{line} left a package");
+    }
+    let good = "model import --spec tiny.json --weights tiny.weights --golden tiny.golden";
+    assert_eq!(stage.say(&format!("{good} --out none/M.nsm")).code, 73);
+    assert_eq!(stage.say(&format!("{good} --out folder")).code, 73);
+    stage.expect("model-import");
+    assert!(stage.names(".").iter().all(|name| !name.ends_with(".tmp")), "a temporary file is left");
+
+    let object = stage.run(&format!("{good} --out M.nsm --json")).json();
+    assert_eq!((&object["squarings"], &object["calibration_images"]), (&3.into(), &20.into()));
+    assert!(object["golden_max_error"].as_f64().unwrap() < 1e-5, "{object}");
+    let first = std::fs::read(stage.path("M.nsm")).unwrap();
+    assert_eq!(object["package_bytes"], first.len());
+    stage.run(&format!("{good} --out M.nsm --json")).json();
+    assert_eq!(first, std::fs::read(stage.path("M.nsm")).unwrap(), "the same import, the same bytes");
+    let fixed = stage.run(&format!("{good} --out N.nsm --bits 12 --json")).json();
+    assert_eq!(fixed["weight_bits"], serde_json::json!([12, 12]));
+    assert_ne!(fixed["model_id"], object["model_id"]);
+}
+
+#[test]
+fn the_reference_models_import() {
+    let Some(shared) = files::shared() else { return };
+    let stage = Stage::new();
+    for (name, squarings) in [("mnist_cn_element", 945), ("fashion-mnist_f3_element", 4800)] {
+        let folder = shared.join("reference").join(name);
+        let file = |file: &str| folder.join(file).display().to_string();
+        let (spec, weights, golden) = (file("model.json"), file("weights.safetensors"), file("golden.safetensors"));
+        let line = format!("model import --spec {spec} --weights {weights} --golden {golden} --out {name}.nsm --json");
+        let object = stage.run(&line).json();
+        assert_eq!(object["model"], name);
+        let found = object["squarings"].as_u64().unwrap();
+        assert!(found > squarings * 9 / 10 && found <= squarings, "{object}");
+        assert!(object["golden_max_error"].as_f64().unwrap() < 1e-3, "{object}");
+    }
+}
+
+#[test]
+fn inspect_describes_and_checks() {
+    let mut stage = Stage::new();
+    files::bad_inputs(&stage);
+    for (line, code) in [
+        ("inspect none", 66),
+        ("inspect folder", 65),
+        ("inspect text.txt", 65),
+        ("inspect empty", 65),
+        ("inspect cut.nsm", 65),
+        ("inspect flipped.nsm", 65),
+        ("inspect newer.nsm", 76),
+        ("inspect other-kind.nsm", 76),
+    ] {
+        assert_eq!(stage.say(line).code, code, "{line}");
+    }
+    stage.write("bad.toml", b"schema = \"nightshift.job/1\"\njob_id = 3\n");
+    stage.write("newer.toml", b"schema = \"nightshift.job/9\"\n");
+    stage.write("newer.json", b"{\"schema\": \"nightshift.receipt/9\"}\n");
+    assert_eq!(stage.say("inspect bad.toml").code, 65);
+    assert_eq!(stage.say("inspect newer.toml").code, 76);
+    assert_eq!(stage.say("inspect newer.json").code, 76);
+    stage.expect("inspect");
+
+    let object = stage.run("inspect MODEL --json").json();
+    assert_eq!((&object["kind"], &object["verified"]), (&"model".into(), &true.into()));
+    assert_eq!(object["file_bytes"], std::fs::metadata(harness::MODEL).unwrap().len());
+    assert_eq!(object["provenance"]["calibration_images"], "1000");
+    let sections = object["sections"].as_array().unwrap();
+    assert!(sections.iter().any(|section| section["name"] == "circuit.weights" && section["bytes"] == 105_980));
+    assert!(stage.run("inspect MODEL").out.contains("conv2d 1x28x28"));
+}
+
+#[test]
+fn completions_are_scripts() {
+    let stage = Stage::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stage.run(&format!("completions {shell}"));
+        assert_eq!(script.code, 0);
+        assert!(script.out.contains("nightshift") && script.out.contains("encrypt"), "{shell}");
+        let object = stage.run(&format!("completions {shell} --json")).json();
+        assert_eq!(object["script"].as_str(), Some(script.out.as_str()), "{shell}");
+        let script = stage.run(&format!("worker completions {shell}"));
+        assert!(script.code == 0 && script.out.contains("memory-limit"), "{shell}");
+    }
+}
