@@ -22,7 +22,7 @@ const IMAGES: usize = 4096 + 100;
 
 /// Four logits that are the four pixels.
 fn identity() -> ModelPackage {
-    let eye = |i: usize| i % (ENTRIES + 1) == 0;
+    let eye = |i: usize| i.is_multiple_of(ENTRIES + 1);
     let stats = StageStats { max_abs: 4.0, max_rms: 1.0, noise_gain: 0.5, noise_gain_worst: 1.0 };
     let all: Vec<u32> = (0..ENTRIES as u32).collect();
     let stage = Stage {
