@@ -310,16 +310,16 @@ fn strip<const R: usize, const C: usize>(
             for r in 0..R {
                 let weight = _mm512_set1_epi64(weights[r] as i64);
                 negatives[r] += weights[r] >> 51;
-                for c in 0..C {
-                    sums[r][c] = _mm512_madd52lo_epu64(sums[r][c], inputs[c], weight);
+                for (sum, &input) in sums[r].iter_mut().zip(&inputs) {
+                    *sum = _mm512_madd52lo_epu64(*sum, input, weight);
                 }
             }
         }
         for r in 0..R {
             let correction = _mm512_set1_epi64(offset.wrapping_sub(negatives[r] << 52) as i64);
             let at = rows[r] as usize * row_words + v;
-            for c in 0..C {
-                let reduced = wide.reduce(_mm512_add_epi64(sums[r][c], correction));
+            for (c, &sum) in sums[r].iter().enumerate() {
+                let reduced = wide.reduce(_mm512_add_epi64(sum, correction));
                 let scaled = if plane.shift == 0 { reduced } else { wide.mul_shoup(reduced, value, quotient) };
                 let total = wide.add(load(out, at + c * LANES), scaled);
                 store(out, at + c * LANES, total);
