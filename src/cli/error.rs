@@ -35,7 +35,7 @@ pub enum CliError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        error: NetError,
+        error: Box<NetError>,
     },
     /// No plan.
     #[error(transparent)]
