@@ -93,8 +93,8 @@ enum Key {
 
 /// One batch's encryptor.
 enum Encryptor<'a> {
-    Secret(SecretEncryptor<'a>),
-    Public(PublicEncryptor<'a>),
+    Secret(Box<SecretEncryptor<'a>>),
+    Public(Box<PublicEncryptor<'a>>),
 }
 
 /// Encrypts images into a job folder. `progress` is called, from several threads, with the number of entries done, of batches x entries.
@@ -276,9 +276,11 @@ impl Job<'_> {
             Key::Secret(key) => {
                 let encryptor = SecretEncryptor::new(context, key, scale)?;
                 let mask_seed = *encryptor.mask_seed();
-                (Encryptor::Secret(encryptor), Encryption::Secret { mask_seed })
+                (Encryptor::Secret(Box::new(encryptor)), Encryption::Secret { mask_seed })
             }
-            Key::Public(key) => (Encryptor::Public(PublicEncryptor::new(context, key, scale)?), Encryption::Public),
+            Key::Public(key) => {
+                (Encryptor::Public(Box::new(PublicEncryptor::new(context, key, scale)?)), Encryption::Public)
+            }
         };
         let header = BatchHeader { header: self.setup.header(self.key_id), place: place.clone(), scale };
         let entries = self.batches.entries();

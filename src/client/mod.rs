@@ -9,11 +9,12 @@ mod error;
 mod keygen;
 mod outputs;
 mod setup;
-#[cfg(test)]
-mod tests;
 
 pub use decrypt::{DecryptReport, DecryptRequest, Decrypted, decrypt};
 pub use encrypt::{EncryptReport, EncryptRequest, encrypt};
 pub use error::ClientError;
 pub use keygen::{KeyFile, KeygenReport, keygen};
 pub use setup::Setup;
+
+#[cfg(test)]
+mod tests;

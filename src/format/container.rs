@@ -80,7 +80,6 @@ impl Container {
         let check_mode = |kind: Kind| {
             if kind.is_secret() && mode & !0o600 != 0 { Err(FormatError::LooseMode { found: mode }) } else { Ok(()) }
         };
-        expected_kind.map_or(Ok(()), check_mode)?;
 
         let file_bytes = status.len();
         if file_bytes > limits.file_bytes {

@@ -91,9 +91,8 @@ impl Header {
             });
         }
         same("gammas", format_args!("{roots:?}"), format_args!("{:?}", gammas(expected.context)))?;
-        match expected.key_id {
-            Some(key_id) => same("key_id", &header.key_id, key_id)?,
-            None => {}
+        if let Some(key_id) = expected.key_id {
+            same("key_id", &header.key_id, key_id)?;
         }
         Ok(header)
     }

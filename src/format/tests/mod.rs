@@ -1,9 +1,12 @@
 //! Tests of the format room: round trips, damage, hostile files.
 
+mod ciphertexts;
 mod container;
 mod hostile;
+mod keys;
 mod package;
 mod residues;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::path::Path;
