@@ -271,7 +271,7 @@ impl<'a> SecretEncryptor<'a> {
             context,
             key,
             mask_seed: *mask_seed,
-            masks: Stream::new(&mask_seed),
+            masks: Stream::with_kernel(&mask_seed, context.kernel()),
             errors: Stream::new(&error_seed),
             scale,
             encoder: Encoder::new(context.degree()),
