@@ -86,7 +86,10 @@ fn three_small_models_on_a_full_batch() -> Outcome {
         let report = demo(&root, model, dataset, "8192")?;
         check(&report)?;
         // The first 8192 images are not the whole test set: the clear network is the measure, the published accuracy a sanity check.
-        assert!((number(&report, "accuracy_encrypted")? - number(&report, "accuracy_clear")?).abs() <= 0.002, "{report}");
+        assert!(
+            (number(&report, "accuracy_encrypted")? - number(&report, "accuracy_clear")?).abs() <= 0.002,
+            "{report}"
+        );
         assert!((number(&report, "accuracy_clear")? - accuracy).abs() <= 0.01, "{report}");
     }
     Ok(())

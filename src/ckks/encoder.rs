@@ -44,8 +44,9 @@ impl Encoder {
         let factor = scale / values.len() as f64;
         for (o, &v) in out.iter_mut().zip(&*values) {
             let coefficient = v * factor;
-            // Written so that NaN is refused too.
-            if !(coefficient.abs() < LARGEST) {
+            // False for NaN too.
+            let fits = coefficient.abs() < LARGEST;
+            if !fits {
                 return Err(CkksError::Encode { value: v / values.len() as f64, log_scale: scale.log2() });
             }
             // Adding and subtracting 1.5 * 2^52 rounds to nearest even, exact below 2^51, and is faster than `round`.
@@ -103,7 +104,7 @@ mod tests {
         let encoder = Encoder::new(16);
         let mut scratch = vec![0.0; encoder.scratch_len()];
         for bad in [1e10, f64::NAN, f64::INFINITY] {
-            let found = encoder.encode_into(&mut vec![bad; 16], &mut scratch, (1u64 << 40) as f64, &mut vec![0; 16]);
+            let found = encoder.encode_into(&mut [bad; 16], &mut scratch, (1u64 << 40) as f64, &mut [0; 16]);
             assert!(matches!(found, Err(CkksError::Encode { .. })), "{bad}");
         }
     }

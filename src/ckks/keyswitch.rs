@@ -98,7 +98,7 @@ impl ModDown {
 }
 
 /// Distinct limbs of a limb-major buffer, in the order asked for.
-fn disjoint_limbs<'a>(x: &'a mut [u64], n: usize, limbs: impl Iterator<Item = usize>) -> Vec<&'a mut [u64]> {
+fn disjoint_limbs(x: &mut [u64], n: usize, limbs: impl Iterator<Item = usize>) -> Vec<&mut [u64]> {
     let mut all: Vec<Option<&mut [u64]>> = x.chunks_exact_mut(n).map(Some).collect();
     limbs.filter_map(|l| all[l].take()).collect()
 }

@@ -121,6 +121,7 @@ impl SecretKey {
     /// # Errors
     /// [`CkksError::Parameters`] if the sizes do not fit; [`CkksError::Overflow`] if a coefficient is larger
     /// than `limit` (in units of the message): a wrong key, or values that outgrew the headroom.
+    #[expect(clippy::too_many_arguments, reason = "each is a plain number of the result, checked against the others")]
     pub fn decrypt_into(
         &self,
         context: &Context,
@@ -170,7 +171,9 @@ impl SecretKey {
             *o = value;
         }
         components.zeroize();
-        if !(largest <= limit) {
+        // False for NaN too.
+        let fits = largest <= limit;
+        if !fits {
             return Err(CkksError::Overflow {
                 found_bits: (largest * scale).log2(),
                 limit_bits: (limit * scale).log2(),
@@ -268,7 +271,7 @@ impl<'a> SecretEncryptor<'a> {
             context,
             key,
             mask_seed: *mask_seed,
-            masks: Stream::new(&mask_seed),
+            masks: Stream::with_kernel(&mask_seed, context.kernel()),
             errors: Stream::new(&error_seed),
             scale,
             encoder: Encoder::new(context.degree()),

@@ -35,14 +35,22 @@ pub enum CliError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        error: NetError,
+        error: Box<NetError>,
     },
     /// No plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Keys, encryption or decryption.
-    #[error(transparent)]
-    Client(#[from] ClientError),
+    /// Keys, encryption or decryption. Code and advice are settled when it is made, so that a binary which makes none holds
+    /// no function of the client's.
+    #[error("{error}")]
+    Client {
+        /// What it said.
+        error: Box<dyn std::error::Error + Send + Sync>,
+        /// The code it ends with.
+        code: ExitCode,
+        /// What to do about it.
+        advice: Option<&'static str>,
+    },
     /// The worker's run.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -145,6 +153,23 @@ pub enum CliError {
     },
 }
 
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> CliError {
+        let advice = match error {
+            ClientError::Format(error) => return error.into(),
+            ClientError::Packing(error) => return error.into(),
+            ClientError::Jobs(error) => return error.into(),
+            ClientError::Plan(error) => return error.into(),
+            ClientError::Exists { .. } => Some("name another folder: keys and jobs are never replaced"),
+            ClientError::Mismatch { .. } => Some("key, model and job must belong together"),
+            ClientError::Canary { .. } => Some("do not use these results, and tell whoever runs the worker"),
+            ClientError::Undecryptable { .. } => Some("check that this key encrypted the job"),
+            _ => None,
+        };
+        CliError::Client { code: error.exit_code(), advice, error: Box::new(error) }
+    }
+}
+
 impl CliError {
     /// [`CliError::Content`] from displayable values.
     pub(super) fn content(
@@ -168,7 +193,7 @@ impl CliError {
             Self::NoLabels { .. } => ExitCode::BadData,
             Self::Digits { .. } => ExitCode::Usage,
             Self::Disagreement { .. } => ExitCode::Bug,
-            Self::Client(error) => client_code(error),
+            Self::Client { code, .. } => *code,
             Self::Worker(error) => worker_code(error),
             Self::Kernel { .. } => ExitCode::Config,
             Self::Plan(error) => plan_code(error),
@@ -182,11 +207,9 @@ impl CliError {
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         let text = match self {
-            Self::Format(error)
-            | Self::Client(ClientError::Format(error))
-            | Self::Worker(WorkerError::Format(error)) => return format_advice(error),
-            Self::Packing(error) | Self::Client(ClientError::Packing(error)) => return packing_advice(error),
-            Self::Jobs(error) | Self::Client(ClientError::Jobs(error)) | Self::Worker(WorkerError::Jobs(error)) => {
+            Self::Format(error) | Self::Worker(WorkerError::Format(error)) => return format_advice(error),
+            Self::Packing(error) => return packing_advice(error),
+            Self::Jobs(error) | Self::Worker(WorkerError::Jobs(error)) => {
                 return jobs_advice(error);
             }
             Self::Worker(WorkerError::Memory { .. }) => "run it on a larger machine, or raise --memory-limit",
@@ -194,10 +217,7 @@ impl CliError {
                 "encrypt again with the model and version that the worker has"
             }
             Self::Kernel { .. } => "leave --isa out: the fastest kernel is chosen",
-            Self::Client(ClientError::Exists { .. }) => "name another folder: keys and jobs are never replaced",
-            Self::Client(ClientError::Mismatch { .. }) => "key, model and job must belong together",
-            Self::Client(ClientError::Canary { .. }) => "do not use these results, and tell whoever runs the worker",
-            Self::Client(ClientError::Undecryptable { .. }) => "check that this key encrypted the job",
+            Self::Client { advice: Some(advice), .. } => advice,
             Self::Plan(PlanError::TooDeep { .. }) => "ask for less precision, or use a network with fewer squarings",
             Self::Golden { .. } => "spec, weights and golden file must come from the same training run and layout",
             Self::NoLabels { .. } => "give the labels with --labels",
@@ -244,16 +264,6 @@ fn jobs_advice(error: &JobsError) -> Option<String> {
         error => return advice_by_code(error.exit_code()),
     };
     Some(text.to_owned())
-}
-
-/// As the client's own, but that what names a system error keeps that error's code.
-fn client_code(error: &ClientError) -> ExitCode {
-    match error {
-        ClientError::Format(error) => format_code(error),
-        ClientError::Packing(error) => packing_code(error),
-        ClientError::Plan(error) => plan_code(error),
-        error => error.exit_code(),
-    }
 }
 
 fn worker_code(error: &WorkerError) -> ExitCode {

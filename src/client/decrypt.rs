@@ -1,7 +1,7 @@
 //! Decryption: a finished job to labels. Manifest, receipt and digests first, then whose the results are, then the secret key.
 //!
-//! Known answers in unused slots must come out to the promised precision (with a little slack), or nothing is given back. Scores are as decrypted; whoever shares
-//! them rounds them to [`DecryptReport::decimals`] (raw CKKS decryptions must not be shared, eprint 2020/1533).
+//! Known answers in unused slots must come out to the promised precision, or nothing is given back. Scores are as decrypted; whoever
+//! shares them rounds them to [`DecryptReport::decimals`] (raw CKKS decryptions must not be shared, eprint 2020/1533).
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -21,9 +21,6 @@ use crate::format::{Expected, ModelPackage, secret};
 use crate::plan::Requirements;
 use crate::ring::kernels::Kernel;
 
-/// Bits by which a known answer may miss the promise. Rounding errors are multiplied with the secret, slot by slot: in a slot where the
-/// secret is four times its root mean square (one is expected among 16384) so is the error, and the check must not fail a good worker.
-const CANARY_SLACK_BITS: f64 = 2.0;
 /// Decimal digits a bit is worth.
 const DECIMALS_PER_BIT: f64 = 0.301;
 
@@ -287,7 +284,6 @@ impl Summary {
         model: &ModelPackage,
         promised_bits: f64,
     ) -> Result<(), ClientError> {
-        let promised_bits = promised_bits - CANARY_SLACK_BITS;
         let tolerance = (-promised_bits).exp2();
         for &(slot, canary) in &results.header().place.canaries {
             for (logit, (slots, &expected)) in logits.iter().zip(&model.canaries[canary].logits).enumerate() {

@@ -225,20 +225,18 @@ fn what_is_encrypted_is_decrypted_with_either_key() {
         let Decrypted { predictions, report: decrypted } = world.decrypt("keys/secret.key", key).unwrap();
         assert_eq!(decrypted.promised_bits, report.promised_bits);
         let tolerance = (-report.promised_bits).exp2();
-        // The public key's error is a product with the secret in each slot, with wider tails than the promise's six deviations.
-        let most = if encryption == EncryptionKind::Public { 4.0 * tolerance } else { tolerance };
         assert_eq!(predictions.len(), IMAGES);
         let Pixels::Bytes(bytes) = &world.images.pixels else { panic!("bytes") };
         for (index, (prediction, pixels)) in predictions.iter().zip(bytes.chunks_exact(ENTRIES)).enumerate() {
             assert_eq!(prediction.index, index);
             for (score, &byte) in prediction.scores.iter().zip(pixels) {
                 let value = (f64::from(byte) / 255.0 - 0.5) / 0.25;
-                assert!((score - value).abs() < most, "{key}: image {index}: {score}, not {value} to {most}");
+                assert!((score - value).abs() < tolerance, "{key}: image {index}: {score}, not {value} to {tolerance}");
             }
         }
         assert_eq!((decrypted.canaries, decrypted.batches, decrypted.images), (2, 2, IMAGES));
         let error = decrypted.canary_max_error.unwrap();
-        assert!(error > 0.0 && error < most, "{error}");
+        assert!(error > 0.0 && error < tolerance, "{error}");
         assert_eq!(decrypted.decimals, (report.promised_bits * 0.301) as u8);
         // Equal neighbours exist among the pixels? Then their margin must be listed.
         let close = |scores: &[f64]| {

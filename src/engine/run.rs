@@ -2,7 +2,7 @@
 
 use super::EngineError;
 use super::prepare::PreparedPass;
-use super::tile::{TileScratch, tile_into};
+use super::tile::{TilePlace, TileScratch, tile_into};
 use crate::ckks::Context;
 use crate::ckks::keys::EvaluationKey;
 use crate::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
@@ -218,8 +218,8 @@ impl Engine {
                 TileScratch::default,
                 |scratch, (tile, out)| {
                     let (limb, block) = (tile / blocks, tile % blocks);
-                    let first = block * pass.tile_columns;
-                    tile_into(&self.context, pass, inputs, kept, limb, first, scratch, out)
+                    let place = TilePlace { limb, first: block * pass.tile_columns };
+                    tile_into(&self.context, pass, inputs, kept, place, scratch, out)
                 },
             )
         })?;

@@ -32,17 +32,16 @@ fn grow(buffer: &mut Vec<u64>, len: usize) -> &mut [u64] {
     &mut buffer[..len]
 }
 
-/// Starts every row with its bias (on component 0) and adds the blocks' products.
-fn linear_into(
-    kernel: Kernel,
-    m: &Modulus,
-    blocks: &[Block],
-    bias: &[u64],
-    x: &[u64],
+/// Rows of a tile that a linear map reads.
+struct Operand<'a> {
+    x: &'a [u64],
     row_words: usize,
     columns: usize,
-    out: &mut [u64],
-) {
+}
+
+/// Starts every row with its bias (on component 0) and adds the blocks' products.
+fn linear_into(kernel: Kernel, m: &Modulus, blocks: &[Block], bias: &[u64], operand: &Operand<'_>, out: &mut [u64]) {
+    let &Operand { x, row_words, columns } = operand;
     for (row, &constant) in out.chunks_exact_mut(row_words).zip(bias) {
         row[..columns].fill(constant);
         row[columns..].fill(0);
@@ -53,17 +52,24 @@ fn linear_into(
     }
 }
 
-/// Computes the pass's outputs for limb `limb` and NTT positions `first ..`: `out` is `[row][component][column]`, residues in `[0, q)`.
+/// Which tile: a limb, and the first of the pass's number of NTT positions.
+#[derive(Clone, Copy)]
+pub(super) struct TilePlace {
+    pub limb: usize,
+    pub first: usize,
+}
+
+/// Computes the pass's outputs for one tile: `out` is `[row][component][column]`, residues in `[0, q)`.
 pub(super) fn tile_into(
     context: &Context,
     pass: &PreparedPass,
     inputs: &dyn Inputs,
     kept: &Kept,
-    limb: usize,
-    first: usize,
+    place: TilePlace,
     scratch: &mut TileScratch,
     out: &mut [u64],
 ) -> Result<(), EngineError> {
+    let TilePlace { limb, first } = place;
     let m = context.modulus(limb);
     let kernel = context.kernel();
     let columns = pass.tile_columns;
@@ -77,7 +83,14 @@ pub(super) fn tile_into(
         nonzero_assign(m, row);
     }
     let fused = grow(&mut scratch.fused, pass.fused_rows * pair);
-    linear_into(kernel, m, &pass.fused, &pass.fused_bias[limb], loaded, pair, columns, fused);
+    linear_into(
+        kernel,
+        m,
+        &pass.fused,
+        &pass.fused_bias[limb],
+        &Operand { x: loaded, row_words: pair, columns },
+        fused,
+    );
 
     let row_words = pass.components * columns;
     let features = grow(&mut scratch.features, pass.features.len() * row_words);
@@ -109,6 +122,6 @@ pub(super) fn tile_into(
             nonzero_assign(m, row);
         }
     }
-    linear_into(kernel, m, &pass.blocks, &pass.bias[limb], features, row_words, columns, out);
+    linear_into(kernel, m, &pass.blocks, &pass.bias[limb], &Operand { x: features, row_words, columns }, out);
     Ok(())
 }

@@ -129,7 +129,7 @@ pub struct StagePlan {
 pub struct Precision {
     /// Standard deviation, average image, secret-key encryption.
     pub typical_bits: f64,
-    /// Six standard deviations, worst calibration image, secret-key encryption: the promise.
+    /// Worst calibration image, worst slot (6 standard deviations of Gaussian errors, 12 of rounding errors), secret-key encryption: the promise.
     pub promised_bits: f64,
     /// The same with public-key encryption.
     pub promised_public_bits: f64,

@@ -20,8 +20,11 @@ const MOST_PRIMES: usize = 60;
 const NARROWEST: f64 = (1u64 << 34) as f64;
 /// Widest special prime.
 const WIDEST_SPECIAL: f64 = (1u64 << 49) as f64;
-/// Standard deviations in "worst".
+/// Standard deviations in "worst" for a Gaussian error.
 const SIGMAS: f64 = 6.0;
+/// The same for a rounding error, which the secret multiplies slot by slot: the product of two Gaussians has a longer tail (beyond twelve
+/// deviations about one in a million).
+const SIGMAS_OF_PRODUCT: f64 = 12.0;
 /// Times that the input's scale is adjusted to the precision that a plan turned out to have.
 const REFINEMENTS: usize = 3;
 /// Values are at least so many times the noise added to them, however little they matter to the logits.
@@ -92,16 +95,22 @@ struct Wanted {
 impl Wanted {
     fn new(circuit: &Circuit, requirements: &Requirements, degree: usize) -> Self {
         let switched = circuit.stages.len().saturating_sub(2);
-        let share = 2f64.powf(-requirements.promised_bits) / (SIGMAS * ((switched + 1) as f64).sqrt());
+        let share = 2f64.powf(-requirements.promised_bits) / ((switched + 1) as f64).sqrt();
         // The gain is a derivative: it holds only while the noise is small beside the values it is added to.
-        let scale = |noise: f64, stats: &StageStats| {
-            noise * (stats.noise_gain_worst / share).max(SMALLEST_SIGNAL / stats.max_rms)
+        let scale = |noise: f64, sigmas: f64, stats: &StageStats| {
+            noise * (sigmas * stats.noise_gain_worst / share).max(SMALLEST_SIGNAL / stats.max_rms)
         };
         // A key switch adds a little to its rescale: the special prime is chosen so that it is at most a half.
         let rescale = noise::rescale(degree) * 1.25f64.sqrt();
         let mut wanted = Self {
-            input: scale(noise::fresh_secret(degree), &circuit.input_stats),
-            rescales: circuit.stages.iter().skip(1).take(switched).map(|s| scale(rescale, &s.stats)).collect(),
+            input: scale(noise::fresh_secret(degree), SIGMAS, &circuit.input_stats),
+            rescales: circuit
+                .stages
+                .iter()
+                .skip(1)
+                .take(switched)
+                .map(|s| scale(rescale, SIGMAS_OF_PRODUCT, &s.stats))
+                .collect(),
         };
         // Each rescale prime must be at least the narrowest one: raise the scale before it if need be.
         for k in (0..wanted.rescales.len()).rev() {
@@ -317,14 +326,16 @@ fn predict(circuit: &Circuit, parameters: &Parameters, input_scale: f64, stages:
             })
             .sum()
     };
-    let bits = |fresh: f64, gain: &dyn Fn(&StageStats) -> f64, sigmas: f64| {
-        let input = (fresh / input_scale * gain(&circuit.input_stats)).powi(2);
-        -(sigmas * (input + rescale_variance(gain)).sqrt()).log2()
+    // Standard deviations of input and rescale errors, each with its own number of deviations.
+    let bits = |fresh: f64, gain: &dyn Fn(&StageStats) -> f64, sigmas: f64, product_sigmas: f64| {
+        let input = (sigmas * fresh / input_scale * gain(&circuit.input_stats)).powi(2);
+        -(input + product_sigmas.powi(2) * rescale_variance(gain)).sqrt().log2()
     };
     let worst = |s: &StageStats| s.noise_gain_worst;
+    let public = noise::fresh_public(degree, special);
     Precision {
-        typical_bits: bits(noise::fresh_secret(degree), &|s| s.noise_gain, 1.0),
-        promised_bits: bits(noise::fresh_secret(degree), &worst, SIGMAS),
-        promised_public_bits: bits(noise::fresh_public(degree, special), &worst, SIGMAS),
+        typical_bits: bits(noise::fresh_secret(degree), &|s| s.noise_gain, 1.0, 1.0),
+        promised_bits: bits(noise::fresh_secret(degree), &worst, SIGMAS, SIGMAS_OF_PRODUCT),
+        promised_public_bits: bits(public, &worst, SIGMAS_OF_PRODUCT, SIGMAS_OF_PRODUCT),
     }
 }

@@ -10,6 +10,7 @@
 //!   constant coefficient is the sum of two, so that the error is spherical in this ring's geometry (ENGINE section 7).
 
 use super::Modulus;
+use super::kernels::Kernel;
 use aes::Aes256;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use zeroize::Zeroizing;
@@ -45,35 +46,58 @@ pub fn derive_seed(context: &str, master: &[u8; SEED_BYTES]) -> Seed {
 }
 
 /// Random-access expansion of one seed.
-pub struct Stream(Aes256);
+pub struct Stream {
+    cipher: Aes256,
+    kernel: Kernel,
+}
 
 impl Stream {
-    /// The stream of a seed.
+    /// The stream of a seed, read by the reference kernel.
     #[must_use]
     pub fn new(seed: &[u8; SEED_BYTES]) -> Self {
-        Self(Aes256::new(&Array::from(*seed)))
+        Self::with_kernel(seed, Kernel::portable())
+    }
+
+    /// The same stream, read faster.
+    #[must_use]
+    pub fn with_kernel(seed: &[u8; SEED_BYTES], kernel: Kernel) -> Self {
+        Self { cipher: Aes256::new(&Array::from(*seed)), kernel }
     }
 
     /// Calls `use_block(i, block)` for the `count` blocks from `first` on.
-    #[inline]
     fn for_blocks(&self, entry: u32, limb: u32, first: u64, count: usize, mut use_block: impl FnMut(usize, u128)) {
+        self.for_runs(entry, limb, first, count, |start, words| {
+            for (i, pair) in words.chunks_exact(2).enumerate() {
+                use_block(start + i, u128::from(pair[1]) << 64 | u128::from(pair[0]));
+            }
+        });
+    }
+
+    /// Calls `use_run(i, words)` for runs of blocks from number `first + i` on, two little-endian words each.
+    #[inline]
+    fn for_runs(&self, entry: u32, limb: u32, first: u64, count: usize, mut use_run: impl FnMut(usize, &[u64])) {
         let high = u128::from(entry) << 96 | u128::from(limb) << 64;
         let mut blocks = [Array::from([0u8; 16]); BLOCKS];
+        let mut words = Zeroizing::new([0; 2 * BLOCKS]);
         for start in (0..count).step_by(BLOCKS) {
             let len = BLOCKS.min(count - start);
             for (i, block) in blocks[..len].iter_mut().enumerate() {
                 *block = Array::from((high | u128::from(first + (start + i) as u64)).to_le_bytes());
             }
-            self.0.encrypt_blocks(&mut blocks[..len]);
-            for (i, block) in blocks[..len].iter().enumerate() {
-                use_block(start + i, u128::from_le_bytes((*block).into()));
+            self.cipher.encrypt_blocks(&mut blocks[..len]);
+            for (pair, block) in words.chunks_exact_mut(2).zip(&blocks[..len]) {
+                let bits = u128::from_le_bytes((*block).into());
+                pair.copy_from_slice(&[bits as u64, (bits >> 64) as u64]);
             }
+            use_run(start, &words[..2 * len]);
         }
     }
 
     /// Residues `first ..` of the uniform polynomial `entry` modulo limb number `limb`, in `[0, q)`.
     pub fn uniform_into(&self, m: &Modulus, entry: u32, limb: u32, first: usize, out: &mut [u64]) {
-        self.for_blocks(entry, limb, first as u64, out.len(), |i, block| out[i] = m.reduce_u128(block));
+        self.for_runs(entry, limb, first as u64, out.len(), |start, words| {
+            self.kernel.reduce_pairs_into(m, words, &mut out[start..start + words.len() / 2]);
+        });
     }
 
     /// Coefficients in {-1, 0, 1}, each with probability one third.

@@ -118,6 +118,7 @@ pub fn tiny_network(stage: &Stage) {
 }
 
 /// The shared folder of reference models, where it is.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub fn shared() -> Option<std::path::PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
     let root = std::env::var_os("NIGHTSHIFT_SHARED").map_or(beside, Into::into);

@@ -43,7 +43,7 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
     let spec = read_spec(&args.spec)?;
     let weights = read_tensors(&args.weights)?;
     let network = Network::import(&spec, &|name| floats(weights.get(name)?))
-        .map_err(|error| CliError::NetFile { path: args.spec.clone(), error })?;
+        .map_err(|error| CliError::NetFile { path: args.spec.clone(), error: error.into() })?;
     let golden = Golden::read(&args.golden, &network)?;
     context.progress.begin("golden outputs", 0);
     let golden_error = golden.check(&args.golden, &network)?;

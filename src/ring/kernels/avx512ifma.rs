@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 const LANES: usize = 8;
 
-/// Exists only on a CPU with AVX-512 F, DQ, VL and IFMA.
+/// Exists only on a CPU with AVX-512 F, DQ, VL, BW, VBMI and IFMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token(());
 
@@ -18,6 +18,8 @@ impl Token {
         let all = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512ifma");
         all.then_some(Self(()))
     }
@@ -38,6 +40,7 @@ entry!(mul_add_assign => mul_add(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u
 entry!(scale_assign => scale(m: &Modulus, x: &mut [u64], w: ShoupFactor));
 entry!(fold_twist_assign => fold_twist(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 entry!(untwist_unfold_assign => untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
+entry!(reduce_pairs_into => reduce_pairs(m: &Modulus, words: &[u64], out: &mut [u64]));
 entry!(square_into => square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
 entry!(block_mul_add => block_mul(m: &Modulus, block: &PackedBlock, operands: &BlockOperands<'_>, out: &mut [u64]));
 
@@ -184,6 +187,56 @@ fn scale(m: &Modulus, x: &mut [u64], w: ShoupFactor) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn reduce_pairs(m: &Modulus, words: &[u64], out: &mut [u64]) {
+    let wide = Wide::new(m);
+    let power = m.shoup(m.reduce_u128(1 << 64));
+    let (value, quotient) = (_mm512_set1_epi64(power.value as i64), _mm512_set1_epi64(power.quotient as i64));
+    let low_words = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
+    let high_words = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
+    let even = out.len() / LANES * LANES;
+    for i in (0..even).step_by(LANES) {
+        let (a, b) = (load(words, 2 * i), load(words, 2 * i + LANES));
+        let low = _mm512_permutex2var_epi64(a, low_words, b);
+        let high = wide.reduce(_mm512_permutex2var_epi64(a, high_words, b));
+        store(out, i, wide.add(wide.mul_shoup(high, value, quotient), wide.reduce(low)));
+    }
+    portable::reduce_pairs_into(m, &words[2 * even..], &mut out[even..]);
+}
+
+pub(super) fn unpack_into(_: Token, width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
+    // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
+    unsafe { unpack(width, packed, out) }
+}
+
+/// Eight residues are `8 * width` bytes, at most one vector: a byte permutation spreads them to lanes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn unpack(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
+    let group = LANES * width;
+    let mut spread = [0u8; 64];
+    let mut kept = 0u64;
+    for (byte, from) in spread.iter_mut().enumerate() {
+        let (lane, at) = (byte / 8, byte % 8);
+        if at < width {
+            *from = (lane * width + at) as u8;
+            kept |= 1 << byte;
+        }
+    }
+    // SAFETY: `spread` is 64 bytes; the load has no alignment requirement.
+    let spread = unsafe { _mm512_loadu_si512(spread.as_ptr().cast()) };
+    let present = u64::MAX >> (64 - group);
+    let mut largest = _mm512_setzero_si512();
+    let even = out.len() / LANES * LANES;
+    for (bytes, i) in packed.chunks_exact(group).zip((0..even).step_by(LANES)) {
+        // SAFETY: the mask selects the first `group` bytes, the length of `bytes`; masked-out bytes are not touched.
+        let loaded = unsafe { _mm512_maskz_loadu_epi8(present, bytes.as_ptr().cast()) };
+        let residues = _mm512_maskz_permutexvar_epi8(kept, spread, loaded);
+        largest = _mm512_max_epu64(largest, residues);
+        store(out, i, residues);
+    }
+    _mm512_reduce_max_epu64(largest).max(portable::unpack_into(width, &packed[even * width..], &mut out[even..]))
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 fn fold_twist(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
     let wide = Wide::new(m);
     let (value, quotient) = (_mm512_set1_epi64(w.value as i64), _mm512_set1_epi64(w.quotient as i64));
@@ -310,16 +363,16 @@ fn strip<const R: usize, const C: usize>(
             for r in 0..R {
                 let weight = _mm512_set1_epi64(weights[r] as i64);
                 negatives[r] += weights[r] >> 51;
-                for c in 0..C {
-                    sums[r][c] = _mm512_madd52lo_epu64(sums[r][c], inputs[c], weight);
+                for (sum, &input) in sums[r].iter_mut().zip(&inputs) {
+                    *sum = _mm512_madd52lo_epu64(*sum, input, weight);
                 }
             }
         }
         for r in 0..R {
             let correction = _mm512_set1_epi64(offset.wrapping_sub(negatives[r] << 52) as i64);
             let at = rows[r] as usize * row_words + v;
-            for c in 0..C {
-                let reduced = wide.reduce(_mm512_add_epi64(sums[r][c], correction));
+            for (c, &sum) in sums[r].iter().enumerate() {
+                let reduced = wide.reduce(_mm512_add_epi64(sum, correction));
                 let scaled = if plane.shift == 0 { reduced } else { wide.mul_shoup(reduced, value, quotient) };
                 let total = wide.add(load(out, at + c * LANES), scaled);
                 store(out, at + c * LANES, total);

@@ -117,6 +117,17 @@ impl Kernel {
         dispatch!(self, scale_assign(m, x, w));
     }
 
+    /// `out[i]` is the 128-bit integer `words[2 i] + 2^64 words[2 i + 1]` modulo q.
+    pub fn reduce_pairs_into(&self, m: &Modulus, words: &[u64], out: &mut [u64]) {
+        dispatch!(self, reduce_pairs_into(m, words, out));
+    }
+
+    /// `out[i]` is the little-endian integer of bytes `width i .. width (i + 1)`, for a width of 1 to 8 and `packed` of `width * out.len()`
+    /// bytes; the return value is the largest of them.
+    pub fn unpack_into(&self, width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
+        dispatch!(self, unpack_into(width, packed, out))
+    }
+
     /// The way into the NTT: `x[j] = (x[j] + w x[N-j]) t[j]` for `0 < j < N`, `x[0] = x[0] t[0]`.
     pub fn fold_twist_assign(&self, m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
         dispatch!(self, fold_twist_assign(m, x, w, t));

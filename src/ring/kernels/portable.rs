@@ -21,6 +21,23 @@ pub(super) fn scale_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor) {
     }
 }
 
+pub(super) fn reduce_pairs_into(m: &Modulus, words: &[u64], out: &mut [u64]) {
+    for (o, pair) in out.iter_mut().zip(words.chunks_exact(2)) {
+        *o = m.reduce_u128(u128::from(pair[1]) << 64 | u128::from(pair[0]));
+    }
+}
+
+pub(super) fn unpack_into(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
+    let mut largest = 0;
+    for (o, bytes) in out.iter_mut().zip(packed.chunks_exact(width)) {
+        let mut word = [0; 8];
+        word[..width].copy_from_slice(bytes);
+        *o = u64::from_le_bytes(word);
+        largest = largest.max(*o);
+    }
+    largest
+}
+
 pub(super) fn fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
     let n = x.len();
     x[0] = m.mul_shoup(x[0], t.get(0));

@@ -73,6 +73,35 @@ fn pointwise_operations_are_exact() {
 }
 
 #[test]
+fn wide_words_and_packed_bytes_are_read_exactly() {
+    let mut words = Words(5);
+    for kernel in Kernel::present() {
+        for m in edge_primes() {
+            let mut pairs: Vec<u64> = (0..2 * 75).map(|_| words.next()).collect();
+            pairs[..8].copy_from_slice(&[u64::MAX, u64::MAX, 0, 0, u64::MAX, 0, 0, u64::MAX]);
+            let mut out = vec![0; 75];
+            kernel.reduce_pairs_into(&m, &pairs, &mut out);
+            for (pair, &found) in pairs.chunks_exact(2).zip(&out) {
+                let wide = u128::from(pair[1]) << 64 | u128::from(pair[0]);
+                assert_eq!(u128::from(found), wide % u128::from(m.value()), "{} {wide}", kernel.name());
+            }
+        }
+        for width in 1..=8 {
+            for len in [1, 8, 64, 77] {
+                let packed: Vec<u8> = (0..len * width).map(|_| words.next() as u8).collect();
+                let mut out = vec![0; len];
+                let largest = kernel.unpack_into(width, &packed, &mut out);
+                for (i, &found) in out.iter().enumerate() {
+                    let bytes = packed[i * width..][..width].iter().rev();
+                    assert_eq!(found, bytes.fold(0, |x, &b| x << 8 | u64::from(b)), "{} width {width}", kernel.name());
+                }
+                assert_eq!(Some(&largest), out.iter().max(), "{} width {width}", kernel.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn twists_equal_their_definition() {
     let mut words = Words(2);
     for kernel in Kernel::present() {
