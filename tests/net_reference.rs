@@ -185,7 +185,6 @@ fn the_deep_model_keeps_its_labels_in_integers() -> Outcome {
 
 #[test]
 #[ignore = "measures, takes minutes"]
-#[expect(clippy::print_stderr, reason = "it is there to print")]
 fn report() -> Outcome {
     let Some(root) = shared() else { return Ok(()) };
     let full = std::env::var_os("FULL").is_some();
