@@ -1,7 +1,7 @@
 //! The plan: from a circuit alone to primes, levels, scales, key switches, tiles, predicted precision, bytes and seconds.
 //!
 //! A pure function of circuit and requirements: no keys, files or clocks. Client and worker each derive it from the model package and
-//! compare its [`Plan::id`]; nobody types a prime. Decisions use only `+ - * /`, comparisons and `sqrt`/`log2` with room to spare.
+//! compare its [`Plan::id`]; nobody types a prime. What powers and logarithms decide is rounded coarsely, so that every machine decides alike.
 
 pub mod cost;
 pub mod explain;

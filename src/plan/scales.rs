@@ -86,6 +86,13 @@ fn check(circuit: &Circuit, requirements: &Requirements) -> Result<(), PlanError
     Ok(())
 }
 
+/// Rounds a positive number up to 12 significant bits. Powers and logarithms may differ in their last bit from one system's mathematics library
+/// to another's; primes and scales, which the plan's id covers, must not.
+fn coarse(x: f64) -> f64 {
+    const DROPPED: u64 = (1 << (52 - 12)) - 1;
+    f64::from_bits((x.to_bits() + DROPPED) & !DROPPED)
+}
+
 /// Scales wanted where noise enters: input first, then after the key switch of stage k.
 struct Wanted {
     input: f64,
@@ -120,6 +127,8 @@ impl Wanted {
                 _ => wanted.rescales[k - 1] = wanted.rescales[k - 1].max(needed),
             }
         }
+        wanted.input = coarse(wanted.input);
+        wanted.rescales.iter_mut().for_each(|scale| *scale = coarse(*scale));
         wanted
     }
 }
@@ -171,7 +180,7 @@ fn plan_in_ring(
     for _ in 0..REFINEMENTS {
         let Ok(plan) = &best else { break };
         let excess_bits = plan.precision.promised_bits - requirements.promised_bits;
-        wanted.input *= 2f64.powf(-0.9 * excess_bits);
+        wanted.input = coarse(wanted.input * 2f64.powf(-0.9 * excess_bits));
         match plan_for(circuit, requirements, degree, check_parameters, &wanted)? {
             Ok(refined) if refined.precision.promised_bits >= requirements.promised_bits => best = Ok(refined),
             _ => break,
@@ -246,7 +255,7 @@ fn plan_for(
     if base_primes + used.len() > MOST_PRIMES {
         return Ok(Err(base_bits + used.iter().map(|&q| (q as f64).log2()).sum::<f64>()));
     }
-    let base_width = 2f64.powf(base_bits / base_primes as f64 + 0.02).clamp(NARROWEST, WIDEST);
+    let base_width = coarse(2f64.powf(base_bits / base_primes as f64 + 0.02).clamp(NARROWEST, WIDEST));
     let mut moduli = Vec::new();
     let mut all = used.clone();
     for _ in 0..base_primes {
@@ -296,7 +305,7 @@ fn key_switch_shape(
             let digits: Vec<f64> =
                 moduli[..limbs].chunks(digit_limbs).map(|d| d.iter().map(|&q| q as f64).product()).collect();
             let alone = noise::key_switch(degree, &digits, moduli[limbs - 1] as f64);
-            target = target.max(alone / (0.5 * noise::rescale(degree)));
+            target = target.max(coarse(alone / (0.5 * noise::rescale(degree))));
         }
         if target > WIDEST_SPECIAL {
             continue;
