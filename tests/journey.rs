@@ -157,6 +157,12 @@ fn two_batches_come_back_as_the_integer_oracle_says() {
         assert!(!report.already_done && report.batches == 2 && report.images == images.count as u64);
         let again = run(&folder, Kernel::detect(), 1).unwrap();
         assert!(again.already_done, "a finished job is not run again");
+        let whole = outputs(&folder);
+        flip(&folder.join("batch-0001.out.nsc"), 9_999);
+        assert!(!run(&folder, Kernel::detect(), 2).unwrap().already_done, "damaged results are computed again");
+        fs::write(folder.join("receipt.json"), b"{").unwrap();
+        assert!(!run(&folder, Kernel::detect(), 2).unwrap().already_done, "so are those of a torn receipt");
+        assert_eq!(outputs(&folder), whole);
         for kernel in Kernel::present() {
             for threads in [1, 2] {
                 let copy = bench.path(&format!("{key}-{}-{threads}", kernel.name()));

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use nightshift::net::bits::labels;
-use nightshift::net::{Calibration, LowerOptions, Network, choose_bits, lower};
+use nightshift::net::{Calibration, LowerOptions, Network, lower};
 use safetensors::SafeTensors;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -179,74 +179,6 @@ fn the_first_model_has_its_published_accuracy() -> Outcome {
 fn the_deep_model_keeps_its_labels_in_integers() -> Outcome {
     if let Some([float, integer, _]) = accuracies("cifar10_element_warm", "cifar-10", 200, 64)? {
         assert!((float - integer).abs() <= 1.0, "float {float} %, integers {integer} %");
-    }
-    Ok(())
-}
-
-#[test]
-#[ignore = "measures, takes minutes"]
-fn report() -> Outcome {
-    let Some(root) = shared() else { return Ok(()) };
-    let full = std::env::var_os("FULL").is_some();
-    for (name, dataset) in MODELS {
-        let (count, calibrate) = if full {
-            (10_000, 1000)
-        } else if dataset == "cifar-10" {
-            (500, 256)
-        } else {
-            (10_000, 1000)
-        };
-        let reference = load(&root, name)?;
-        let classes = reference.network.classes()?;
-        let (calibration, _) = images(&root, dataset, true, &reference.network, 0, calibrate)?;
-        let (test, truth) = images(&root, dataset, false, &reference.network, 0, count)?;
-        let clock = std::time::Instant::now();
-        let logits = reference.network.evaluate_batch(&test.x, count)?;
-        let clear_secs = clock.elapsed().as_secs_f64();
-        for bits in [8, 6] {
-            let options = LowerOptions { default_bits: bits, ..LowerOptions::default() };
-            let clock = std::time::Instant::now();
-            let circuit = lower(&reference.network, &options, &calibration)?;
-            let lower_secs = clock.elapsed().as_secs_f64();
-            let clock = std::time::Instant::now();
-            let integer = circuit.evaluate_batch(&test.x, count)?;
-            let integer_secs = clock.elapsed().as_secs_f64();
-            let square = |pair: (&f64, &f64)| (pair.0 - pair.1) * (pair.0 - pair.1);
-            let rms = (logits.iter().zip(&integer).map(square).sum::<f64>() / logits.len() as f64).sqrt();
-            let same = labels(&logits, classes).iter().zip(&labels(&integer, classes)).filter(|(l, r)| l == r).count();
-            eprintln!(
-                "{name} {bits} bits: float {:.2} integer {:.2} agreement {:.4} rms {rms:.5}; clear {clear_secs:.2} s lower {lower_secs:.2} s integer {integer_secs:.2} s",
-                percent(&logits, &truth, classes),
-                percent(&integer, &truth, classes),
-                same as f64 / count as f64,
-            );
-            if bits == 8 {
-                eprintln!("  input {:?}", circuit.input_stats);
-                for (index, stage) in circuit.stages.iter().enumerate() {
-                    let values = stage.features.len() - circuit.squares(index);
-                    eprintln!(
-                        "  {}: outputs {} features {} (values {values}) blocks {} macs {} {:?}",
-                        stage.name,
-                        stage.map.outputs,
-                        stage.features.len(),
-                        stage.map.blocks.len(),
-                        circuit.macs(index),
-                        stage.stats
-                    );
-                }
-            }
-        }
-        if std::env::var_os("CHOOSE").is_some() && (full || dataset != "cifar-10") {
-            let clock = std::time::Instant::now();
-            let choice = choose_bits(&reference.network, &calibration, 0.999)?;
-            eprintln!(
-                "  choose_bits {:?} agreement {} error {} in {:.1} s",
-                choice.stage_bits,
-                choice.agreement,
-                choice.logit_error,
-                clock.elapsed().as_secs_f64()
-            );
-        }
     }
     Ok(())
 }

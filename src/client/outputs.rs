@@ -65,18 +65,12 @@ impl Outputs {
         self.files.push(path.to_owned());
     }
 
-    /// Brings a file in under `name`: as a hard link where the system allows it, else as a copy.
+    /// Brings a copy of a file in under `name`: never a link, so that whoever changes the job folder cannot change the original.
     pub(super) fn bring(&mut self, source: &Path, name: &str) -> Result<PathBuf, ClientError> {
         let path = self.free_path(name)?;
-        // A link to a symbolic link would lead out of the folder.
-        let source = fs::canonicalize(source).map_err(|error| self.cannot_read(source, error))?;
-        if fs::hard_link(&source, &path).is_ok() {
-            self.made(&path);
-            return Ok(path);
-        }
         let write = |source| ClientError::Write { path: path.clone(), source };
         let create = |source| ClientError::Create { path: path.clone(), source };
-        let mut original = File::open(&source).map_err(|error| self.cannot_read(&source, error))?;
+        let mut original = File::open(source).map_err(|error| self.cannot_read(source, error))?;
         let mut copy = tempfile::Builder::new()
             .permissions(fs::Permissions::from_mode(0o666))
             .tempfile_in(&self.folder)

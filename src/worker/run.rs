@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use jobs::digest::stamp_file;
 use jobs::receipt::{self, BatchReceipt, Cost, Outcome, Timing};
-use jobs::{Digest, FileRole, JobManifest, LoadedJob, Receipt, manifest};
+use jobs::{Digest, ExitCode, FileRole, JobManifest, LoadedJob, Receipt, manifest};
 
 use super::WorkerError;
 use super::memory::{available_bytes, peak_bytes};
@@ -134,17 +134,22 @@ pub fn run(request: &RunRequest, observe: &(dyn Fn(WorkerEvent) + Sync)) -> Resu
     }
 }
 
-/// The receipt of this very job, if it stands and all its outputs do.
+/// The receipt of this very job, if it stands and all its outputs do. A receipt that cannot be read, or whose outputs are damaged or gone, is
+/// no obstacle: the same bytes are computed again. One of another job, or of a newer version, is.
 fn finished(job: &LoadedJob, receipt_path: &Path) -> Result<Option<Receipt>, WorkerError> {
     if !receipt_path.exists() {
         return Ok(None);
     }
-    let receipt = Receipt::load(receipt_path)?;
+    let receipt = match Receipt::load(receipt_path) {
+        Ok(receipt) => receipt,
+        Err(error) if error.exit_code() == ExitCode::BadData => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     if receipt.outcome != Outcome::Done {
         return Ok(None);
     }
-    receipt.verify(job)?;
-    Ok(Some(receipt))
+    receipt.verify_against(job.manifest())?;
+    Ok(receipt.verify_outputs(job.root()).is_ok().then_some(receipt))
 }
 
 fn blank_receipt(manifest: &JobManifest, request: &RunRequest) -> Receipt {
@@ -282,8 +287,8 @@ fn evaluate(
         let stages = Mutex::new(stages);
         let results = engine
             .run(&input, &|event| match event {
-                Event::Tiles { name, .. } => begin(&stages, format!("{name}: tiles")),
-                Event::Polynomials { name, .. } => begin(&stages, format!("{name}: polynomials")),
+                Event::Tiles { stage, .. } => begin(&stages, format!("stage {stage}: tiles")),
+                Event::Polynomials { stage, .. } => begin(&stages, format!("stage {stage}: polynomials")),
                 Event::Done { ciphertexts, total } => {
                     observe(WorkerEvent::Progress { ciphertexts: (index * total + ciphertexts) as u64 });
                 }

@@ -25,7 +25,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Outside path -> the files and folders that may name it.
-const DOORS: [(&str, &[&str]); 7] = [
+const DOORS: [(&str, &[&str]); 8] = [
     ("tfhe_ntt", &["src/ring/ntt.rs"]),
     ("memmap2", &["src/format/map.rs"]),
     ("rayon", &["src/engine/", "src/train/"]),
@@ -33,6 +33,7 @@ const DOORS: [(&str, &[&str]); 7] = [
     ("clap_complete", &["src/cli/", "src/bin/"]),
     ("tracing_subscriber", &["src/bin/", "src/cli/logging.rs"]),
     ("safetensors", &["src/format/"]),
+    ("indicatif", &["src/cli/"]),
 ];
 
 /// Outside path -> rooms that may not name it.
