@@ -37,15 +37,19 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
 
-/// Imports the model and runs the demo on its test set.
+/// Imports the model, calibrated on training images, and runs the demo on its test set.
 fn demo(root: &Path, model: &str, dataset: &str, images: &str) -> Result<Value, Box<dyn Error>> {
     let folder = root.join("reference").join(model);
     let work = tempfile::tempdir()?;
     let package = work.path().join("model.nsm");
     let [spec, weights, golden] = ["model.json", "weights.safetensors", "golden.safetensors"].map(|f| folder.join(f));
     let arguments = ["model", "import", "--spec", text(&spec), "--weights", text(&weights), "--golden", text(&golden)];
-    nightshift(&[&arguments[..], &["--bits", "8", "--out", text(&package)]].concat())?;
     let data = root.join("data").join(dataset);
+    let training = data.join(if dataset == "cifar-10" { "data_batch_1.bin.xz" } else { "train-images-idx3-ubyte.gz" });
+    let labels = data.join("train-labels-idx1-ubyte.gz");
+    let calibration = ["--images", text(&training), "--labels", text(&labels)];
+    let calibration = if dataset == "cifar-10" { &calibration[..2] } else { &calibration[..] };
+    nightshift(&[&arguments[..], calibration, &["--bits", "8", "--out", text(&package)]].concat())?;
     nightshift(&["demo", "--model", text(&package), "--data", text(&data), "--images", images])
 }
 

@@ -25,6 +25,12 @@ impl Calibration {
         all_finite("calibration", "values", self.x.iter().copied())
     }
 
+    /// Some of them, in the order given.
+    pub(super) fn pick(&self, images: &[usize]) -> Calibration {
+        let rows = self.x.chunks_exact(self.images.max(1));
+        Calibration { images: images.len(), x: rows.flat_map(|row| images.iter().map(|&image| row[image])).collect() }
+    }
+
     /// The first `images` of them (all where there are fewer).
     pub fn first(&self, images: usize) -> Calibration {
         let count = images.min(self.images);

@@ -1,7 +1,8 @@
 //! Calibration figures of a circuit: ranges of every buffer, and how far noise in it moves the logits.
 //!
 //! Noise is pseudo-random from a fixed seed and uniform (no transcendental function is needed, so the figures are the same
-//! bits everywhere). Gains are measured on at most [`GAIN_IMAGES`] images, ranges on all.
+//! bits everywhere). Ranges are those of all images, the average gain that of the first [`GAIN_IMAGES`], the worst gain that of as many with the
+//! largest logits: a rare image that drives its neurons hard is the one whose noise grows most.
 
 use super::batch::{BLOCK, take_block};
 use super::calibration::Calibration;
@@ -10,7 +11,7 @@ use super::error::NetError;
 use super::integer::Run;
 use super::sample::Random;
 
-/// Images used for gains.
+/// Images used for a gain.
 pub const GAIN_IMAGES: usize = 32;
 /// Noise draws per buffer.
 const DRAWS: usize = 8;
@@ -22,6 +23,7 @@ pub(super) fn fill_stats(circuit: &mut Circuit, calibration: &Calibration) -> Re
     calibration.check(circuit.inputs())?;
     let mut run = Run::default();
     let mut ranges: Vec<BufferRange> = Vec::new();
+    let mut loudness = Vec::with_capacity(calibration.images);
     for start in (0..calibration.images).step_by(BLOCK) {
         let count = BLOCK.min(calibration.images - start);
         let mut buffers = vec![take_block(&calibration.x, calibration.images, start, count)];
@@ -31,20 +33,32 @@ pub(super) fn fill_stats(circuit: &mut Circuit, calibration: &Calibration) -> Re
         for (range, buffer) in ranges.iter_mut().zip(&buffers) {
             range.see(buffer, width, count);
         }
+        let logits = buffers.pop().unwrap_or_default();
+        let largest =
+            |image: usize| logits.iter().skip(image).step_by(width).fold(0.0, |most: f64, x| most.max(x.abs()));
+        loudness.extend((0..count).map(largest));
     }
     let figures: Vec<StageStats> = ranges.iter().map(|range| range.stats(calibration.images)).collect();
-    let few = calibration.first(GAIN_IMAGES);
-    let mut buffers = vec![take_block(&few.x, few.images, 0, few.images)];
-    let width = few.images.next_multiple_of(super::panel::TILE);
-    circuit.run_stages(0, &mut buffers, width, &mut run);
-    let logits = buffers.pop().unwrap_or_default();
+    let mut loudest: Vec<usize> = (0..calibration.images).collect();
+    loudest.sort_by(|&a, &b| loudness[b].total_cmp(&loudness[a]).then(a.cmp(&b)));
+    loudest.truncate(GAIN_IMAGES);
+    let mut sets = Vec::new();
+    for few in [calibration.first(GAIN_IMAGES), calibration.pick(&loudest)] {
+        let mut buffers = vec![take_block(&few.x, few.images, 0, few.images)];
+        circuit.run_stages(0, &mut buffers, few.images.next_multiple_of(super::panel::TILE), &mut run);
+        let logits = buffers.pop().unwrap_or_default();
+        sets.push((few.images, buffers, logits));
+    }
     let last = figures.len() - 1;
     for (buffer, mut stats) in figures.into_iter().enumerate() {
-        (stats.noise_gain, stats.noise_gain_worst) = if buffer == last {
-            (1.0, 1.0)
-        } else {
-            measure_gain(circuit, &buffers[..=buffer], &logits, stats.max_rms, few.images, &mut run)
-        };
+        (stats.noise_gain, stats.noise_gain_worst) = (1.0, 1.0);
+        if buffer != last {
+            let mut gain = |(images, buffers, logits): &(usize, Vec<Vec<f64>>, Vec<f64>)| {
+                measure_gain(circuit, &buffers[..=buffer], logits, stats.max_rms, *images, &mut run)
+            };
+            let (average, worst) = gain(&sets[0]);
+            (stats.noise_gain, stats.noise_gain_worst) = (average, worst.max(gain(&sets[1]).1));
+        }
         match buffer.checked_sub(1) {
             None => circuit.input_stats = stats,
             Some(stage) => circuit.stages[stage].stats = stats,
