@@ -10,6 +10,7 @@ use crate::ring::Modulus;
 use crate::ring::extend::Extension;
 use crate::ring::modulus::ShoupFactor;
 use std::ops::Range;
+use zeroize::Zeroizing;
 
 /// The key with its masks expanded, ready for use at any level.
 pub struct KeySwitchKey {
@@ -109,7 +110,8 @@ pub struct Scratch {
     coefficients: Vec<u64>,
     /// `[prime in use][N]`, two components
     sums: [Vec<u64>; 2],
-    quotients: Vec<u64>,
+    /// A bit or two of every coefficient: public-key encryption wants them gone afterwards.
+    quotients: Zeroizing<Vec<u64>>,
     extended: Vec<u64>,
 }
 
@@ -122,12 +124,12 @@ impl Scratch {
         Self {
             coefficients: vec![0; context.limbs() * n],
             sums: [all.clone(), all],
-            quotients: vec![0; n],
+            quotients: Zeroizing::new(vec![0; n]),
             extended: vec![0; n],
         }
     }
 
-    /// Bytes held.
+    /// Bytes held with so many limbs at the top level, special ones included in `all_limbs`.
     #[must_use]
     pub fn bytes(limbs: usize, all_limbs: usize, degree: usize) -> u64 {
         ((limbs + 2 * all_limbs + 2) * degree * 8) as u64

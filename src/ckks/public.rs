@@ -27,7 +27,7 @@ pub struct PublicEncryptor<'a> {
 pub struct PublicScratch {
     coefficients: Zeroizing<Vec<i64>>,
     small: Zeroizing<Vec<i64>>,
-    transform: Vec<f64>,
+    transform: Zeroizing<Vec<f64>>,
     limb: Zeroizing<Vec<u64>>,
     ephemeral: Zeroizing<Vec<u64>>,
     sum: Zeroizing<Vec<u64>>,
@@ -74,7 +74,7 @@ impl<'a> PublicEncryptor<'a> {
         PublicScratch {
             coefficients: Zeroizing::new(vec![0; n]),
             small: Zeroizing::new(vec![0; n]),
-            transform: vec![0.0; self.encoder.scratch_len()],
+            transform: Zeroizing::new(vec![0.0; self.encoder.scratch_len()]),
             limb: words(n),
             ephemeral: words(self.context.all_limbs() * n),
             sum: words(self.context.all_limbs() * n),

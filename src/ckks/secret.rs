@@ -174,6 +174,7 @@ impl SecretKey {
         // False for NaN too.
         let fits = largest <= limit;
         if !fits {
+            out.zeroize();
             return Err(CkksError::Overflow {
                 found_bits: (largest * scale).log2(),
                 limit_bits: (limit * scale).log2(),
@@ -188,7 +189,7 @@ impl SecretKey {
 /// Working memory of decryption, reused over ciphertexts.
 pub struct Decryptor {
     encoder: Encoder,
-    scratch: Vec<f64>,
+    scratch: Zeroizing<Vec<f64>>,
     sum: Zeroizing<Vec<u64>>,
     part: Zeroizing<Vec<u64>>,
 }
@@ -199,7 +200,7 @@ impl Decryptor {
     pub fn new(context: &Context) -> Self {
         let encoder = Encoder::new(context.degree());
         let zeros = || Zeroizing::new(vec![0; context.degree()]);
-        Self { scratch: vec![0.0; encoder.scratch_len()], encoder, sum: zeros(), part: zeros() }
+        Self { scratch: Zeroizing::new(vec![0.0; encoder.scratch_len()]), encoder, sum: zeros(), part: zeros() }
     }
 }
 
@@ -256,7 +257,7 @@ pub struct SecretEncryptor<'a> {
 pub struct EncryptScratch {
     pub(super) coefficients: Zeroizing<Vec<i64>>,
     pub(super) errors: Zeroizing<Vec<i64>>,
-    pub(super) transform: Vec<f64>,
+    pub(super) transform: Zeroizing<Vec<f64>>,
     pub(super) limb: Zeroizing<Vec<u64>>,
 }
 
@@ -327,7 +328,7 @@ impl EncryptScratch {
         Self {
             coefficients: Zeroizing::new(vec![0; n]),
             errors: Zeroizing::new(vec![0; n]),
-            transform: vec![0.0; encoder.scratch_len()],
+            transform: Zeroizing::new(vec![0.0; encoder.scratch_len()]),
             limb: Zeroizing::new(vec![0; n]),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::passes::{Pass, passes};
 use super::{After, Plan};
+use crate::ckks::keyswitch::Scratch;
 use crate::net::circuit::{Circuit, FeatureKind};
 
 /// Transforms of one key switch of `limbs` limbs merged with a rescale: c2 back, digits to the other primes, both sums down.
@@ -168,10 +169,18 @@ fn peak_bytes(circuit: &Circuit, plan: &Plan, every_pass: &[Vec<Pass>], input_by
             _ => 0,
         };
         for pass in list {
+            let polynomials = match stage_plan.after {
+                After::KeySwitch => {
+                    let scratch = Scratch::bytes(p.moduli().len(), all_limbs as usize, plan.slots());
+                    threads as u64 * (scratch + 3 * stage_plan.limbs as u64 * n * 8)
+                }
+                // The polynomials of the last stage and their one copy in order.
+                _ => 2 * (circuit.stages[k].map.outputs * stage_plan.components * stage_plan.limbs) as u64 * n * 8,
+            };
             let raw = (pass.rows.len() * stage_plan.components * stage_plan.limbs) as u64 * n * 8;
             let tile = (pass.words_per_column(stage_plan.components) * pass.tile_columns * 8 * threads) as u64;
             let weights: usize = pass.blocks.iter().chain(&pass.fused_blocks).map(|b| b.weights.len() * 10).sum();
-            peak = peak.max(kept + switched + raw + tile + weights as u64);
+            peak = peak.max(kept + switched + raw + tile + polynomials + weights as u64);
         }
     }
     peak + input_bytes + keys + tables

@@ -54,8 +54,26 @@ pub enum PlanError {
         /// The largest degree.
         degree: usize,
     },
-    /// Calibration figures are missing or absurd.
-    #[error("stage {stage}: {what} is {found}, expected a positive finite number")]
+    /// More stages than any plan carries.
+    #[error("the circuit has {found} stages: at most {limit} can be planned")]
+    Stages {
+        /// In the circuit.
+        found: usize,
+        /// Most.
+        limit: usize,
+    },
+    /// The scales that the ring carries do not reach the precision asked for.
+    #[error("a plan promises {found_bits:.2} bits of precision at best, {wanted_bits:.2} were asked for")]
+    Precision {
+        /// Reached.
+        found_bits: f64,
+        /// Asked for.
+        wanted_bits: f64,
+    },
+    /// Figures of the circuit are missing or absurd.
+    #[error(
+        "stage {stage}: {what} is {found:e}, expected a figure of at most 2^40 and, where it is not a bias, at least 2^-40"
+    )]
     Stats {
         /// Stage name.
         stage: String,

@@ -29,8 +29,16 @@ const SIGMAS_OF_PRODUCT: f64 = 12.0;
 const REFINEMENTS: usize = 3;
 /// Values are at least so many times the noise added to them, however little they matter to the logits.
 const SMALLEST_SIGNAL: f64 = 256.0;
-/// A multiplier of at least this rounds with a negligible relative error.
-const FINE_MULTIPLIER: f64 = (1u64 << 20) as f64;
+/// A multiplier of this many bits more than the promised precision rounds with a negligible relative error.
+const FINE_MULTIPLIER_BITS: f64 = 12.0;
+/// Weight scales that a circuit may have; biases and calibration figures lie between its inverse and itself.
+const LARGEST_FIGURE: f64 = (1u64 << 40) as f64;
+/// No scale of a real plan comes near it.
+const LARGEST_SCALE: f64 = 1e150;
+/// Bits by which a plan may miss the promise (primes are near their targets, not on them).
+const PROMISE_TOLERANCE_BITS: f64 = 0.02;
+/// A scale raised to what a prime needs is raised by this much more, so that no rounding lands below.
+const CLEARANCE: f64 = 1.01;
 
 /// Derives the plan in the smallest ring that carries it.
 ///
@@ -78,9 +86,26 @@ fn check(circuit: &Circuit, requirements: &Requirements) -> Result<(), PlanError
             ("noise gain", noise_gain),
             ("worst noise gain", noise_gain_worst),
         ] {
-            if !(found > 0.0 && found < 1e12) {
+            if !(1.0 / LARGEST_FIGURE..LARGEST_FIGURE).contains(&found) {
                 return Err(PlanError::Stats { stage: name.to_owned(), what, found });
             }
+        }
+    }
+    if circuit.stages.len() > MOST_PRIMES {
+        return Err(PlanError::Stages { found: circuit.stages.len(), limit: MOST_PRIMES });
+    }
+    for (k, stage) in circuit.stages.iter().enumerate() {
+        let named = |what, found| PlanError::Stats { stage: stage.name.clone(), what, found };
+        if !(1.0 / LARGEST_FIGURE..LARGEST_FIGURE).contains(&stage.map.weight_scale) {
+            return Err(named("weight scale", stage.map.weight_scale));
+        }
+        // Written so that NaN is found too.
+        if let Some(&bias) = stage.map.bias.iter().find(|bias| !(-LARGEST_FIGURE..LARGEST_FIGURE).contains(*bias)) {
+            return Err(named("a bias", bias));
+        }
+        let squares = stage.features.iter().filter(|f| f.kind == FeatureKind::Square).count();
+        if k == 0 && circuit.stages.len() > 1 && squares > 0 {
+            return Err(named("number of squared inputs, which only a circuit of one stage may have,", squares as f64));
         }
     }
     Ok(())
@@ -96,6 +121,8 @@ fn coarse(x: f64) -> f64 {
 /// Scales wanted where noise enters: input first, then after the key switch of stage k.
 struct Wanted {
     input: f64,
+    /// What the first rescale prime needs the input's scale to be.
+    least_input: f64,
     rescales: Vec<f64>,
 }
 
@@ -111,6 +138,7 @@ impl Wanted {
         let rescale = noise::rescale(degree) * 1.25f64.sqrt();
         let mut wanted = Self {
             input: scale(noise::fresh_secret(degree), SIGMAS, &circuit.input_stats),
+            least_input: 0.0,
             rescales: circuit
                 .stages
                 .iter()
@@ -121,20 +149,20 @@ impl Wanted {
         };
         // Each rescale prime must be at least the narrowest one: raise the scale before it if need be.
         for k in (0..wanted.rescales.len()).rev() {
-            let needed = (NARROWEST * wanted.rescales[k] / circuit.stages[k + 1].map.weight_scale).sqrt();
+            let needed = CLEARANCE * (NARROWEST * wanted.rescales[k] / circuit.stages[k + 1].map.weight_scale).sqrt();
             match k {
-                0 => wanted.input = wanted.input.max(needed / circuit.stages[0].map.weight_scale),
+                0 => wanted.least_input = coarse(needed / circuit.stages[0].map.weight_scale),
                 _ => wanted.rescales[k - 1] = wanted.rescales[k - 1].max(needed),
             }
         }
-        wanted.input = coarse(wanted.input);
+        wanted.input = coarse(wanted.input).max(wanted.least_input);
         wanted.rescales.iter_mut().for_each(|scale| *scale = coarse(*scale));
         wanted
     }
 }
 
-/// Multipliers that bring all features of a stage to one scale of at least `smallest`, and that scale.
-fn align(stage: &Stage, input_scale: f64, scales: &[f64], smallest: f64) -> (Vec<Lift>, f64) {
+/// Multipliers that bring all features of a stage to one scale of about `smallest` at least, and that scale. One that is not 1 is at least `fine`.
+fn align(stage: &Stage, input_scale: f64, scales: &[f64], smallest: f64, fine: f64) -> (Vec<Lift>, f64) {
     let mut groups: Vec<(Source, FeatureKind)> = stage.features.iter().map(|f| (f.source, f.kind)).collect();
     groups.sort_unstable();
     groups.dedup();
@@ -146,10 +174,11 @@ fn align(stage: &Stage, input_scale: f64, scales: &[f64], smallest: f64) -> (Vec
         if kind == FeatureKind::Square { scale * scale } else { scale }
     };
     let all: Vec<f64> = groups.iter().map(|&(s, k)| own(s, k)).collect();
-    let largest = all.iter().copied().fold(smallest, f64::max);
+    let own_largest = all.iter().copied().fold(0.0, f64::max);
+    let largest = if smallest > CLEARANCE * own_largest { smallest } else { own_largest };
     // A ratio that is not one must be large enough to round well; if one is not, all are raised together.
-    let rounds_well = |&scale: &f64| largest == scale || largest / scale >= FINE_MULTIPLIER;
-    let common = if all.iter().all(rounds_well) { largest } else { largest * FINE_MULTIPLIER };
+    let rounds_well = |&scale: &f64| largest == scale || largest / scale >= fine;
+    let common = if all.iter().all(rounds_well) { largest } else { largest * fine };
     let lifts = groups
         .iter()
         .zip(&all)
@@ -177,16 +206,34 @@ fn plan_in_ring(
 ) -> Result<Result<Plan, f64>, PlanError> {
     let mut wanted = Wanted::new(circuit, requirements, degree);
     let mut best = plan_for(circuit, requirements, degree, check_parameters, &wanted)?;
+    let enough_bits = requirements.promised_bits - PROMISE_TOLERANCE_BITS;
+    let keeps = |plan: &Plan| plan.precision.promised_bits >= enough_bits;
     for _ in 0..REFINEMENTS {
         let Ok(plan) = &best else { break };
         let excess_bits = plan.precision.promised_bits - requirements.promised_bits;
-        wanted.input = coarse(wanted.input * 2f64.powf(-0.9 * excess_bits));
-        match plan_for(circuit, requirements, degree, check_parameters, &wanted)? {
-            Ok(refined) if refined.precision.promised_bits >= requirements.promised_bits => best = Ok(refined),
-            _ => break,
+        let step = if excess_bits > 0.0 { 0.9 } else { 1.1 };
+        wanted.input = coarse(wanted.input * 2f64.powf(-step * excess_bits)).max(wanted.least_input);
+        let Ok(refined) = plan_for(circuit, requirements, degree, check_parameters, &wanted)? else { break };
+        let cheaper = price(&refined) <= price(plan);
+        // A plan that keeps the promise gives way only to a cheaper one that keeps it too.
+        if keeps(plan) && !(keeps(&refined) && cheaper) {
+            break;
         }
+        best = Ok(refined);
     }
-    Ok(best)
+    match best {
+        Ok(plan) if !keeps(&plan) => Err(PlanError::Precision {
+            found_bits: plan.precision.promised_bits,
+            wanted_bits: requirements.promised_bits,
+        }),
+        other => Ok(other),
+    }
+}
+
+/// What a plan costs, to compare two: primes that are too wide for the fast kernels first, then the whole modulus.
+fn price(plan: &Plan) -> (usize, f64) {
+    let wide = plan.parameters.moduli().iter().filter(|&&q| q as f64 > WIDEST * 1.01).count();
+    (wide, plan.parameters.log_qp_bits())
 }
 
 /// The plan for given wishes.
@@ -208,8 +255,12 @@ fn plan_for(
         // A stage without squares that is rescaled all the same needs a scale to give away.
         let rescaled = (k > 0).then(|| wanted.rescales.get(k - 1)).flatten();
         let smallest = rescaled.map_or(0.0, |wanted| NARROWEST * wanted / stage.map.weight_scale);
-        let (lifts, feature_scale) = align(stage, wanted.input, &scales, smallest);
+        let fine = 2f64.powf((requirements.promised_bits + FINE_MULTIPLIER_BITS).ceil());
+        let (lifts, feature_scale) = align(stage, wanted.input, &scales, smallest, fine);
         let product_scale = feature_scale * stage.map.weight_scale;
+        if !(1.0..LARGEST_SCALE).contains(&product_scale) {
+            return Ok(Err(product_scale.log2()));
+        }
         let after = match k {
             _ if k + 1 == count => After::Output,
             0 => After::Fused,
@@ -252,7 +303,7 @@ fn plan_for(
         }
     }
     let base_primes = (base_bits / WIDEST.log2()).ceil().max(1.0) as usize;
-    if base_primes + used.len() > MOST_PRIMES {
+    if base_primes.saturating_add(used.len()) > MOST_PRIMES {
         return Ok(Err(base_bits + used.iter().map(|&q| (q as f64).log2()).sum::<f64>()));
     }
     let base_width = coarse(2f64.powf(base_bits / base_primes as f64 + 0.02).clamp(NARROWEST, WIDEST));

@@ -116,6 +116,25 @@ fn a_plan_is_pinned() {
 }
 
 #[test]
+fn absurd_circuits_are_refused_at_once() {
+    let refused = |change: &dyn Fn(&mut Circuit)| {
+        let mut circuit = dense_circuit(&[4, 4, 4, 4]);
+        change(&mut circuit);
+        scales::plan(&circuit, &Requirements::default()).map(|plan| plan.slots()).unwrap_err().to_string()
+    };
+    for scale in [1e300, 1e-300, 0.0, f64::NAN, f64::INFINITY] {
+        assert!(refused(&|c| c.stages[1].map.weight_scale = scale).contains("weight scale"), "{scale}");
+        assert!(refused(&|c| c.stages[0].map.weight_scale = scale).contains("weight scale"), "{scale}");
+    }
+    for bias in [1e300, f64::NAN, f64::NEG_INFINITY] {
+        assert!(refused(&|c| c.stages[2].map.bias[1] = bias).contains("bias"), "{bias}");
+    }
+    assert!(refused(&|c| c.stages[1].stats.max_rms = 1e-200).contains("root mean square"));
+    assert!(refused(&|c| c.stages[0].features[2].kind = FeatureKind::Square).contains("squared inputs"));
+    assert!(refused(&|c| c.stages = vec![c.stages[1].clone(); 5000]).contains("5000 stages"));
+}
+
+#[test]
 fn ids_tell_plans_and_models_apart() {
     let circuit = dense_circuit(&[20, 16, 12]);
     let id = |bits, model| {

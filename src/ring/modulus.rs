@@ -1,4 +1,4 @@
-//! Arithmetic modulo one prime `q` of 33 to 49 bits: the word-sized reference that every kernel must equal.
+//! Arithmetic modulo one prime `q` of 34 to 50 bits: the word-sized reference that every kernel must equal.
 //!
 //! Not constant-time with respect to `q` (which is public); products and reductions have no data-dependent branches
 //! beyond compare-and-select.

@@ -61,7 +61,8 @@ impl Stream {
     /// The same stream, read faster.
     #[must_use]
     pub fn with_kernel(seed: &[u8; SEED_BYTES], kernel: Kernel) -> Self {
-        Self { cipher: Aes256::new(&Array::from(*seed)), kernel }
+        let key: &Array<u8, _> = seed.into();
+        Self { cipher: Aes256::new(key), kernel }
     }
 
     /// Calls `use_block(i, block)` for the `count` blocks from `first` on.
@@ -78,7 +79,7 @@ impl Stream {
     fn for_runs(&self, entry: u32, limb: u32, first: u64, count: usize, mut use_run: impl FnMut(usize, &[u64])) {
         let high = u128::from(entry) << 96 | u128::from(limb) << 64;
         let mut blocks = [Array::from([0u8; 16]); BLOCKS];
-        let mut words = Zeroizing::new([0; 2 * BLOCKS]);
+        let mut words = [0; 2 * BLOCKS];
         for start in (0..count).step_by(BLOCKS) {
             let len = BLOCKS.min(count - start);
             for (i, block) in blocks[..len].iter_mut().enumerate() {
@@ -91,6 +92,10 @@ impl Stream {
             }
             use_run(start, &words[..2 * len]);
         }
+        // The key stream of a secret seed must not stay on the stack; `black_box` keeps the writes.
+        blocks.fill(Array::from([0u8; 16]));
+        words.fill(0);
+        std::hint::black_box((&blocks, &words));
     }
 
     /// Residues `first ..` of the uniform polynomial `entry` modulo limb number `limb`, in `[0, q)`.

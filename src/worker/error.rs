@@ -63,6 +63,8 @@ impl WorkerError {
         match self {
             Self::Jobs(error) => error.exit_code(),
             Self::Format(error) => of_format(error),
+            Self::Plan(PlanError::Stats { .. } | PlanError::Stages { .. }) => ExitCode::BadData,
+            Self::Plan(PlanError::Parameters(_)) => ExitCode::Bug,
             Self::Plan(_) | Self::Memory { .. } => ExitCode::Config,
             Self::Mismatch { .. } => ExitCode::Mismatch,
             Self::Ckks(error) => of_scheme(error),
@@ -73,7 +75,7 @@ impl WorkerError {
     /// Whether trying again later cannot help: the reason then goes into a receipt.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        matches!(self.exit_code(), ExitCode::BadData | ExitCode::Mismatch)
+        matches!(self.exit_code(), ExitCode::BadData | ExitCode::Mismatch) || matches!(self, Self::Plan(_))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use jobs::digest::stamp_file;
 use jobs::receipt::{self, BatchReceipt, Cost, Outcome, Timing};
-use jobs::{Digest, ExitCode, FileRole, JobManifest, LoadedJob, Receipt, manifest};
+use jobs::{Digest, ExitCode, FileRole, JobManifest, JobsError, LoadedJob, Receipt, manifest};
 
 use super::WorkerError;
 use super::memory::{available_bytes, peak_bytes};
@@ -106,7 +106,6 @@ impl Inputs for EncryptedBatch {
 pub fn run(request: &RunRequest, observe: &(dyn Fn(WorkerEvent) + Sync)) -> Result<RunReport, WorkerError> {
     let start = Instant::now();
     let job = manifest::load(&request.job_path)?;
-    job.manifest().refuse_unknown_options(&[])?;
     let receipt_path = job.receipt_path()?;
     if let Some(done) = finished(&job, &receipt_path)? {
         return Ok(report(&done, request, true, receipt_path));
@@ -226,6 +225,7 @@ fn evaluate(
     let manifest = job.manifest();
     let mut clock = Clock::default();
     clock.begin("check".to_owned());
+    manifest.refuse_unknown_options(&[])?;
     let model = ModelPackage::open(&job.verify_model(request.model.as_deref())?)?;
     let plan = scales::plan(&model.circuit, &Requirements::default())?;
     let plan_id = plan_id(&plan, &model)?;
@@ -263,6 +263,7 @@ fn evaluate(
         Engine::new(model.circuit, plan, Some(key), request.kernel, request.threads).map_err(WorkerError::Setup)?;
     for (index, batch) in manifest.batches.iter().enumerate() {
         manifest::check_size(FileRole::Input(index), &job.input_path(batch)?, batch.input.bytes)?;
+        job.output_path(batch)?;
     }
 
     let ciphertexts = (engine.ciphertexts() * batches) as u64;
@@ -273,7 +274,6 @@ fn evaluate(
         let mut stages = Clock::default();
         stages.begin("check input".to_owned());
         let path = job.input_path(batch)?;
-        manifest::check_digest(FileRole::Input(index), &path, batch.input.digest)?;
         let expected = ExpectedBatch {
             context: engine.context(),
             input_scale,
@@ -284,6 +284,8 @@ fn evaluate(
         };
         let input = EncryptedBatch::open(&path, &expected)?;
         check_place(&input, index, batch)?;
+        // Of the file as it is mapped, so that nothing can be put in its place between check and use.
+        check_digest(&input, index, &path, batch.input.digest)?;
         let stages = Mutex::new(stages);
         let results = engine
             .run(&input, &|event| match event {
@@ -344,6 +346,15 @@ fn check_memory(needed_bytes: u64, limit_bytes: Option<u64>) -> Result<(), Worke
         return Err(WorkerError::Memory { needed_bytes, limit_bytes, limit: "available on this machine" });
     }
     Ok(())
+}
+
+fn check_digest(input: &EncryptedBatch, index: usize, path: &Path, expected: Digest) -> Result<(), WorkerError> {
+    let found = input.file_digest();
+    if found == expected.to_string() {
+        return Ok(());
+    }
+    let found = found.parse().unwrap_or(Digest::of(&[]));
+    Err(JobsError::WrongDigest { role: FileRole::Input(index), path: path.to_owned(), found, expected }.into())
 }
 
 /// The batch file must be the one that the manifest speaks of.
