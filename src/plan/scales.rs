@@ -14,6 +14,8 @@ use crate::ring::primes;
 const WIDEST: f64 = (1u64 << 44) as f64 * 0.99;
 /// Widest rescale prime where precision needs more than that: slower kernels, still on the transform's fast path.
 const WIDEST_RESCALE: f64 = (1u64 << 49) as f64;
+/// Shares by which a rescale prime may be smaller than wanted: each is tried.
+const NARROWINGS: [f64; 4] = [32.0, 1.0, 512.0, 8192.0];
 /// Most primes of a plan.
 const MOST_PRIMES: usize = 60;
 /// Narrowest prime, safely above the transform's 2^33.
@@ -26,7 +28,7 @@ const SIGMAS: f64 = 6.0;
 /// deviations about one in a million).
 const SIGMAS_OF_PRODUCT: f64 = 12.0;
 /// Times that the input's scale is adjusted to the precision that a plan turned out to have.
-const REFINEMENTS: usize = 3;
+const REFINEMENTS: usize = 8;
 /// Values are at least so many times the noise added to them, however little they matter to the logits.
 const SMALLEST_SIGNAL: f64 = 256.0;
 /// A multiplier of this many bits more than the promised precision rounds with a negligible relative error.
@@ -121,6 +123,8 @@ fn coarse(x: f64) -> f64 {
 /// Scales wanted where noise enters: input first, then after the key switch of stage k.
 struct Wanted {
     input: f64,
+    /// By how much a rescale prime may be smaller than wanted.
+    narrowing: f64,
     /// What the first rescale prime needs the input's scale to be.
     least_input: f64,
     rescales: Vec<f64>,
@@ -138,6 +142,7 @@ impl Wanted {
         let rescale = noise::rescale(degree) * 1.25f64.sqrt();
         let mut wanted = Self {
             input: scale(noise::fresh_secret(degree), SIGMAS, &circuit.input_stats),
+            narrowing: NARROWINGS[0],
             least_input: 0.0,
             rescales: circuit
                 .stages
@@ -187,45 +192,69 @@ fn align(stage: &Stage, input_scale: f64, scales: &[f64], smallest: f64, fine: f
     (lifts, common)
 }
 
-/// Size of a rescale prime for a wanted quotient: up to five bits less where that keeps it on the fast kernels (the scale then stays
-/// larger than wanted, which is only more precise).
-fn rescale_target(quotient: f64) -> f64 {
-    let narrowed = if quotient < 32.0 * WIDEST { quotient.min(WIDEST) } else { quotient };
+/// Size of a rescale prime for a wanted quotient: smaller by up to `narrowing` where that keeps it on the fast kernels (the scale then stays
+/// larger than wanted, which is only more precise, but the stages after it need more modulus).
+fn rescale_target(quotient: f64, narrowing: f64) -> f64 {
+    let narrowed = if quotient < narrowing * WIDEST { quotient.min(WIDEST) } else { quotient };
     narrowed.clamp(NARROWEST, WIDEST_RESCALE)
 }
 
 type ParameterCheck = fn(ParametersLiteral) -> Result<Parameters, CkksError>;
 
-/// The plan at one degree, or the modulus bits that were too many. Where rescales turned out more precise than wanted, the input takes their
-/// share of the error.
+/// The plan at one degree, or the modulus bits that were too many: the cheapest of several ways to size the rescale primes.
 fn plan_in_ring(
     circuit: &Circuit,
     requirements: &Requirements,
     degree: usize,
     check_parameters: ParameterCheck,
 ) -> Result<Result<Plan, f64>, PlanError> {
+    let mut best = refined_plan(circuit, requirements, degree, check_parameters, NARROWINGS[0]);
+    for narrowing in &NARROWINGS[1..] {
+        let other = refined_plan(circuit, requirements, degree, check_parameters, *narrowing);
+        let better = match (&best, &other) {
+            (Ok(Ok(best)), Ok(Ok(other))) => price(other) < price(best),
+            (_, Ok(Ok(_))) => true,
+            _ => false,
+        };
+        if better {
+            best = other;
+        }
+    }
+    best
+}
+
+/// One way to size the rescale primes. Where rescales turned out more precise than wanted, the input takes their share of the error.
+fn refined_plan(
+    circuit: &Circuit,
+    requirements: &Requirements,
+    degree: usize,
+    check_parameters: ParameterCheck,
+    narrowing: f64,
+) -> Result<Result<Plan, f64>, PlanError> {
     let mut wanted = Wanted::new(circuit, requirements, degree);
+    wanted.narrowing = narrowing;
     let mut best = plan_for(circuit, requirements, degree, check_parameters, &wanted)?;
-    let enough_bits = requirements.promised_bits - PROMISE_TOLERANCE_BITS;
-    let keeps = |plan: &Plan| plan.precision.promised_bits >= enough_bits;
+    let keeps = |plan: &Plan| plan.precision.promised_bits >= requirements.promised_bits;
+    let mut step = 1.0;
     for _ in 0..REFINEMENTS {
         let Ok(plan) = &best else { break };
         let excess_bits = plan.precision.promised_bits - requirements.promised_bits;
-        let step = if excess_bits > 0.0 { 0.9 } else { 1.1 };
-        wanted.input = coarse(wanted.input * 2f64.powf(-step * excess_bits)).max(wanted.least_input);
+        wanted.input = coarse(plan.input_scale * 2f64.powf(-step * excess_bits)).max(wanted.least_input);
         let Ok(refined) = plan_for(circuit, requirements, degree, check_parameters, &wanted)? else { break };
-        let cheaper = price(&refined) <= price(plan);
-        // A plan that keeps the promise gives way only to a cheaper one that keeps it too.
-        if keeps(plan) && !(keeps(&refined) && cheaper) {
-            break;
+        // A plan that keeps the promise gives way only to a cheaper one that keeps it too; else the step was too long.
+        if keeps(plan) && !(keeps(&refined) && price(&refined) <= price(plan)) {
+            step *= 0.5;
+        } else {
+            best = Ok(refined);
         }
-        best = Ok(refined);
     }
     match best {
-        Ok(plan) if !keeps(&plan) => Err(PlanError::Precision {
-            found_bits: plan.precision.promised_bits,
-            wanted_bits: requirements.promised_bits,
-        }),
+        Ok(plan) if plan.precision.promised_bits < requirements.promised_bits - PROMISE_TOLERANCE_BITS => {
+            Err(PlanError::Precision {
+                found_bits: plan.precision.promised_bits,
+                wanted_bits: requirements.promised_bits,
+            })
+        }
         other => Ok(other),
     }
 }
@@ -267,7 +296,7 @@ fn plan_for(
             _ => After::KeySwitch,
         };
         let output_scale = if after == After::KeySwitch {
-            let target = rescale_target(product_scale / wanted.rescales[k - 1]);
+            let target = rescale_target(product_scale / wanted.rescales[k - 1], wanted.narrowing);
             let prime = primes::nearest(target as u64, degree, &used)?;
             used.push(prime);
             product_scale / prime as f64

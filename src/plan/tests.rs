@@ -111,8 +111,8 @@ fn bad_requirements_and_figures_are_refused() {
 fn a_plan_is_pinned() {
     let plan = scales::plan(&dense_circuit(&[20, 16, 12, 8, 4]), &Requirements::default()).unwrap();
     let found = (plan.slots(), plan.parameters.moduli().to_vec(), plan.parameters.special().to_vec(), plan.input_scale);
-    let moduli = vec![2_735_357_755_393, 2_735_357_820_929, 17_416_264_286_209, 562_949_952_700_417];
-    assert_eq!(found, (16384, moduli, vec![138_246_407_520_257], 14_583_808.0));
+    let moduli = vec![219_144_257_537, 219_143_700_481, 98_812_111_552_513, 562_949_952_798_721];
+    assert_eq!(found, (8192, moduli, vec![17_179_967_489], 11_974_656.0));
 }
 
 #[test]
