@@ -14,6 +14,8 @@ use crate::error::{JobsError, Result};
 
 /// Permission bits of a finished file, before the process's mask: readable by all, as any file a program writes.
 const MODE: u32 = 0o666;
+/// Permission bits of a private file: its owner's alone.
+const PRIVATE_MODE: u32 = 0o600;
 
 /// Writes `bytes` under `path`, replacing what is there. A link standing there is replaced, not followed.
 ///
@@ -21,10 +23,15 @@ const MODE: u32 = 0o666;
 /// [`JobsError::Create`] when the file cannot be made or renamed, [`JobsError::Write`] when writing or syncing fails.
 /// After an error `path` holds what it held before, unless only the sync of the folder failed.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_temporary(path, bytes)?
-        .persist(path)
-        .map_err(|refused| JobsError::Create { path: path.to_owned(), source: refused.error })?;
-    sync_folder(path)
+    replace(path, bytes, MODE)
+}
+
+/// As [`write_atomic`], with mode 0600 from the start whatever the mask: for what only its owner should read.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_atomic_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, PRIVATE_MODE)
 }
 
 /// Writes `bytes` under `path` if nothing is there yet; two writers at once cannot both succeed.
@@ -32,13 +39,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`write_atomic`]; when something is there, [`JobsError::Create`] whose source is `AlreadyExists`.
 pub fn create_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_temporary(path, bytes)?
+    write_temporary(path, bytes, MODE)?
         .persist_noclobber(path)
         .map_err(|refused| JobsError::Create { path: path.to_owned(), source: refused.error })?;
     sync_folder(path)
 }
 
-fn write_temporary(path: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    write_temporary(path, bytes, mode)?
+        .persist(path)
+        .map_err(|refused| JobsError::Create { path: path.to_owned(), source: refused.error })?;
+    sync_folder(path)
+}
+
+fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<NamedTempFile> {
     let write_error = |source| JobsError::Write { path: path.to_owned(), source };
     let mut prefix = OsString::from(".");
     prefix.push(path.file_name().unwrap_or_default());
@@ -46,7 +60,7 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
     let mut temporary = tempfile::Builder::new()
         .prefix(&prefix)
         .suffix(".tmp")
-        .permissions(Permissions::from_mode(MODE))
+        .permissions(Permissions::from_mode(mode))
         .tempfile_in(folder_of(path))
         .map_err(|source| JobsError::Create { path: path.to_owned(), source })?;
     temporary.write_all(bytes).map_err(write_error)?;
@@ -89,6 +103,17 @@ mod tests {
         assert_eq!(names_in(folder.path()), ["receipt.json"]);
         let other_bits = fs::metadata(&path).unwrap().permissions().mode() & 0o111;
         assert_eq!(other_bits, 0, "a finished file is not executable");
+    }
+
+    #[test]
+    fn a_private_file_is_its_owner_s_even_where_a_public_one_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.csv");
+        write_atomic(&path, b"public").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        write_atomic_private(&path, b"private").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"private");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -37,6 +37,14 @@ pub(crate) fn read_capped(path: &Path, limit_bytes: u64) -> Result<String> {
     })
 }
 
+/// As [`parse`], of JSON alone.
+pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, text: &str, expected: &'static str) -> Result<T> {
+    if text.trim_start().starts_with('{') {
+        return parse(path, text, expected);
+    }
+    Err(JobsError::Syntax { path: path.to_owned(), detail: "does not start as a JSON object".to_owned() })
+}
+
 /// Parses a document whose `schema` must be exactly `expected` (`name/number`).
 pub(crate) fn parse<T: DeserializeOwned>(path: &Path, text: &str, expected: &'static str) -> Result<T> {
     let syntax = |detail: String| JobsError::Syntax { path: path.to_owned(), detail };

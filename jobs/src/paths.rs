@@ -13,6 +13,8 @@ use crate::error::{JobsError, Result, clip};
 pub const PATH_LIMIT_BYTES: usize = 1024;
 /// Most bytes in one name of a path.
 pub const NAME_LIMIT_BYTES: usize = 255;
+/// Most bytes in the name of a file that is written: its temporary file's name is up to 15 bytes longer.
+pub const OUTPUT_NAME_LIMIT_BYTES: usize = 240;
 
 /// Checks the written form alone: relative, no empty name, no `.` or `..`, no control character or backslash, no
 /// scheme or drive letter, within the limits. One file has one such form, so equal paths are equal texts.
@@ -24,6 +26,22 @@ pub fn check_relative(relative: &str) -> Result<()> {
         None => Ok(()),
         Some(problem) => Err(JobsError::PathForm { path: clip(relative), problem }),
     }
+}
+
+/// As [`check_relative`], for a file that will be written: its name leaves room for a temporary file's beside it.
+///
+/// # Errors
+/// [`JobsError::PathForm`].
+pub fn check_relative_output(relative: &str) -> Result<()> {
+    check_relative(relative)?;
+    let name = relative.rsplit('/').next().unwrap_or(relative);
+    if name.len() > OUTPUT_NAME_LIMIT_BYTES {
+        return Err(JobsError::PathForm {
+            path: clip(relative),
+            problem: "has an output's name longer than 240 bytes",
+        });
+    }
+    Ok(())
 }
 
 fn form_problem(relative: &str) -> Option<&'static str> {

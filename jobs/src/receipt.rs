@@ -133,7 +133,7 @@ impl Receipt {
     /// As [`crate::manifest::load`].
     pub fn load(path: &Path) -> Result<Self> {
         let text = document::read_capped(path, RECEIPT_LIMIT_BYTES)?;
-        let receipt: Self = document::parse(path, &text, SCHEMA)?;
+        let receipt: Self = document::parse_json(path, &text, SCHEMA)?;
         receipt.validate()?;
         Ok(receipt)
     }

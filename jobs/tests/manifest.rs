@@ -191,6 +191,19 @@ fn options_are_bounded_and_unknown_ones_refused() {
 }
 
 #[test]
+fn names_of_outputs_leave_room_for_temporary_ones() {
+    let (longest, longer) = ("n".repeat(240), "n".repeat(241));
+    let mut manifest = sample_manifest(&[1]);
+    manifest.batches[0].output = format!("outputs/{longest}");
+    manifest.receipt.clone_from(&longest);
+    manifest.batches[0].input.path = "i".repeat(255);
+    manifest.validate().unwrap();
+    let problem = "has an output's name longer than 240 bytes";
+    assert!(refusal(|m| m.batches[1].output = format!("outputs/{longer}")).contains(problem));
+    assert!(refusal(|m| m.receipt.clone_from(&longer)).contains(problem));
+}
+
+#[test]
 fn a_path_serves_once_and_never_the_manifest_itself() {
     let twice = refusal(|m| m.batches[2].output = "outputs/0000.nsc".to_owned());
     assert_eq!(twice, "batches[2].output: path \"outputs/0000.nsc\" is already used by batches[0].output");

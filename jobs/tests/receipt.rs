@@ -51,6 +51,19 @@ proptest! {
 }
 
 #[test]
+fn a_receipt_is_json_and_nothing_else() {
+    let receipt = sample_receipt(&sample_manifest(&[16]));
+    let json = serde_json::to_string(&receipt).unwrap();
+    assert_eq!(load_text(&format!("\n {json}\n")).unwrap(), receipt);
+    let toml = "schema = \"nightshift.receipt/1\"\njob_id = \"00\"\n";
+    for text in [toml, "", "[]", "\u{feff}{}"] {
+        let error = load_text(text).unwrap_err();
+        assert!(error.to_string().contains("does not start as a JSON object"), "{text:?}: {error}");
+        assert_eq!(error.exit_code(), ExitCode::BadData);
+    }
+}
+
+#[test]
 fn every_truncation_is_refused() {
     let text = serde_json::to_string_pretty(&sample_receipt(&sample_manifest(&[16, 3]))).unwrap();
     assert!(load_text(&text).is_ok());

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::ckks::CkksError;
+use crate::net::NetError;
 
 /// Coarse class of a [`FormatError`]; the command line turns it into an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,6 +170,9 @@ pub enum FormatError {
     /// The ring parameters in a file are not sound or not secure.
     #[error("parameters: {0}")]
     Parameters(CkksError),
+    /// A package's network or circuit breaks a promise of its type.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// Text in a section is not the JSON expected.
     #[error("section {section:?}: {reason}")]
     Json {

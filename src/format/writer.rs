@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::NamedTempFile;
+use zeroize::Zeroizing;
 
 use super::header::{DIGEST_CHARS, DIGEST_PREFIX, HEADER_DIGEST, HeaderLayout, KEY_PREFIX, is_name};
 use super::{FormatError, Kind, SectionSpec, VERSION};
@@ -178,7 +179,8 @@ fn folder_of(path: &Path) -> &Path {
 
 fn hash_range(file: &File, begin: u64, len_bytes: usize) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let mut chunk = vec![0; HASH_CHUNK_BYTES.min(len_bytes)];
+    // The sections of a secret key pass through it.
+    let mut chunk = Zeroizing::new(vec![0; HASH_CHUNK_BYTES.min(len_bytes)]);
     let mut done = 0;
     while done < len_bytes {
         let part = &mut chunk[..HASH_CHUNK_BYTES.min(len_bytes - done)];

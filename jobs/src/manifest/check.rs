@@ -24,7 +24,9 @@ pub(super) fn check_manifest(manifest: &JobManifest) -> Result<()> {
     check_text("model.name", &manifest.model.name, 128)?;
     check_options(&manifest.options)?;
     check_batches(manifest)?;
-    check_paths(manifest)
+    check_paths(manifest)?;
+    let outputs = manifest.batches.iter().map(|batch| &batch.output);
+    outputs.chain([&manifest.receipt]).try_for_each(|relative| paths::check_relative_output(relative))
 }
 
 /// No path of the manifest may be the manifest itself: an output would replace it.

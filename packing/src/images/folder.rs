@@ -16,6 +16,8 @@ use crate::source::{inner_extension, open_file};
 
 /// What a decoder may take beside the pixels it hands out.
 const DECODER_BYTES: u64 = 16 << 20;
+/// Longest file of one picture.
+const PICTURE_CAP_BYTES: u64 = 64 << 20;
 
 /// Reads a folder; labels and class names come from subfolders when the images are in those.
 pub(crate) fn read(folder: &Path, limits: &Limits) -> Result<ImageSet, PackingError> {
@@ -85,7 +87,8 @@ impl<'a> Builder<'a> {
     }
 
     fn push(&mut self, path: &Path, name: String) -> Result<(), PackingError> {
-        let (file, _) = open_file(path)?;
+        let (file, file_bytes) = open_file(path)?;
+        bound(path, "bytes of a picture file", file_bytes, self.limits.max_decoded_bytes.min(PICTURE_CAP_BYTES))?;
         let reader = ImageReader::new(file).with_guessed_format().map_err(|error| PackingError::read(path, error))?;
         let mut reader = reader;
         let mut decoder_limits = image::Limits::no_limits();

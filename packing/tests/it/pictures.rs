@@ -101,6 +101,24 @@ fn pictures_beyond_the_limits_are_not_decoded() {
 }
 
 #[test]
+fn long_picture_files_are_not_decoded() {
+    const CAP_BYTES: u64 = 64 << 20;
+    let folder = Folder::new();
+    let path = folder.put("a.png", &png(&grey(4, 4, 1)));
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    // What follows a picture is not read; only its length counts.
+    file.set_len(CAP_BYTES).unwrap();
+    assert_eq!(read_images(folder.path(), &Limits::default()).unwrap().count, 1);
+    file.set_len(CAP_BYTES + 1).unwrap();
+    let error = read_images(folder.path(), &Limits::default()).unwrap_err();
+    assert!(error.to_string().ends_with("a.png: found 67108865 bytes of a picture file, limit 67108864"), "{error}");
+    file.set_len(1000).unwrap();
+    let tight = Limits { max_decoded_bytes: 999, ..Limits::default() };
+    let error = read_images(folder.path(), &tight).unwrap_err();
+    assert!(matches!(error, PackingError::TooLarge { found: 1000, limit: 999, .. }), "{error}");
+}
+
+#[test]
 fn broken_pictures_and_empty_folders() {
     let folder = Folder::new();
     let whole = picture(&grey(16, 16, 77), ImageFormat::Png);

@@ -1,7 +1,8 @@
 //! What a model package must satisfy before it is written and after it is read: lengths, index ranges, finite numbers.
 //!
-//! Everything downstream may index without fear once these pass. Not here: whether the layers fit one another in shape,
-//! which is the network's own business, and whether two blocks repeat a (row, column) pair, which is the circuit's.
+//! These run first, for messages that name fields as the package has them, and so that `Network::validate` and
+//! `Circuit::validate`, which run next, index without fear. Theirs: whether the layers fit one another in shape, and
+//! whether two blocks repeat a (row, column) pair.
 
 use crate::net::circuit::{Circuit, LinearMap, Source, Stage, StageStats};
 use crate::net::network::{Granularity, Network, Op};

@@ -140,6 +140,14 @@ impl CircuitNumbers<'_> {
     }
 
     fn block(&mut self, rows: usize, columns: usize) -> Result<Block, FormatError> {
+        // A block of nothing costs a file 8 bytes and memory many times that.
+        if rows == 0 || columns == 0 {
+            return Err(FormatError::invalid(
+                "rows x columns of a block",
+                format!("{rows} x {columns}"),
+                "at least 1 x 1",
+            ));
+        }
         let weights = rows.saturating_mul(columns);
         Ok(Block {
             rows: self.rows.take(rows)?,

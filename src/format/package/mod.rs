@@ -2,7 +2,8 @@
 //!
 //! A container of kind `model`; `FORMATS.md` lists its sections. Writing the same package twice gives the same bytes.
 //! Everything is checked on reading and on writing alike, so that an accepted package has consistent lengths, indices
-//! in range, finite reals and no output that is constant. Not here: what the network computes (see `net`), any key.
+//! in range, finite reals, no output that is constant, and a network and a circuit that are valid each by itself and take
+//! and give the same shapes. Not here: whether the two compute the same (see `net`), any key.
 
 mod check;
 mod circuit;
@@ -91,6 +92,8 @@ impl ModelPackage {
         check_network(&self.network)?;
         check_circuit(&self.circuit)?;
         check_canaries(&self.canaries, &self.circuit)?;
+        self.network.validate()?;
+        self.circuit.validate()?;
         if self.network.input.shape != self.circuit.input_shape {
             let (found, expected) = (self.circuit.input_shape, self.network.input.shape);
             return Err(FormatError::invalid(
@@ -98,6 +101,10 @@ impl ModelPackage {
                 format!("{found:?}"),
                 format!("{expected:?}"),
             ));
+        }
+        let (found, expected) = (self.circuit.classes(), self.network.classes()?);
+        if found != expected {
+            return Err(FormatError::invalid("classes of the circuit", found, expected));
         }
         Ok(())
     }

@@ -158,7 +158,7 @@ fn damage_is_refused() {
 #[test]
 fn inconsistent_packages_are_not_written() {
     type Spoil = fn(&mut ModelPackage);
-    let spoilt: [(&str, Spoil); 22] = [
+    let spoilt: [(&str, Spoil); 26] = [
         ("feature 2: found 3", |package| package.circuit.stages[1].features[2].entry = 3),
         ("feature 1: found stage 1", |package| package.circuit.stages[1].features[1].source = Source::Stage(1)),
         ("ascending order", |package| package.circuit.stages[1].features.swap(0, 1)),
@@ -180,6 +180,23 @@ fn inconsistent_packages_are_not_written() {
         ("canary 1: logits: found 1", |package| package.canaries[1].logits.truncate(1)),
         ("input std: found -1", |package| package.network.input.std[0] = -1.0),
         ("network name", |package| package.network.name = "../toy".into()),
+        ("classes of the circuit: found 1, expected 2", |package| {
+            let map = &mut package.circuit.stages[1].map;
+            map.outputs = 1;
+            map.bias.truncate(1);
+            map.blocks[0].rows.truncate(1);
+            map.blocks[0].weights.truncate(3);
+            package.canaries.iter_mut().for_each(|canary| canary.logits.truncate(1));
+        }),
+        ("input size of weight is 4, expected 2", |package| {
+            let op = Op::Dense { weight: vec![1.0; 8], weight_shape: [2, 4], bias: vec![0.0; 2] };
+            package.network.layers[6].op = op;
+        }),
+        ("output shape is Some([2, 1, 1]), expected [classes]", |package| package.network.layers.truncate(5)),
+        ("blocks holding row 1, column 3 is 2 or more", |package| {
+            let blocks = &mut package.circuit.stages[0].map.blocks;
+            blocks.push(blocks[1].clone());
+        }),
         ("with: found 4", |package| package.network.layers[3].op = Op::Add { with: 4 }),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -248,8 +265,15 @@ fn forged_sections_are_refused() {
     assert!(circuit("\"outputs\":3", "\"outputs\":3,\"more\":1").contains("unknown field"));
     assert!(circuit("\"weight_scale\":\"", "\"weight_scale\":\"nan").contains("finite decimal number"));
     assert!(circuit("\"weight_bits\":8", "\"weight_bits\":12").contains("section \"circuit.weights\": found I8"));
+    // A block without columns.
+    let empty = encode(&[2, 2, 1, 1, 2, 0_u32]);
+    assert_eq!(
+        refusal("circuit.blocks", &[3, 2], &empty),
+        "rows x columns of a block: found 2 x 0, expected at least 1 x 1"
+    );
     assert!(circuit("\"name\":\"conv\"", "\"name\":\"covn\"").starts_with("model_id: found a89754d4795c"));
     let network = |from: &str, to: &str| rewritten("network.json", from, to);
+    assert_eq!(network("\"with\":2", "\"with\":0"), "3 add: shape of value 0 is [1, 2, 2], expected [2, 2, 2]");
     assert!(network("[2,1,2,2]", "[4294967296,4294967296,2,2]").contains("1 to 2^30 entries"));
     assert!(network("[2,1,2,2]", "[1000,1000,10,10]").contains("numbers in section \"network.f32\""));
     assert!(network("\"stride\":1", "\"stride\":-1").contains("invalid value"));
@@ -263,6 +287,10 @@ fn a_large_circuit_opens() {
     package.canaries.clear();
     package.circuit.input_shape = [4, 100, 10];
     package.network.input = InputSpec { shape: [4, 100, 10], mean: vec![0.0; 4], std: vec![1.0; 4] };
+    let weight = vec![0.25; rows as usize * 40];
+    let dense = Op::Dense { weight, weight_shape: [rows as usize, 40], bias: vec![0.0; rows as usize] };
+    let ops = [Op::AvgPool2d { kernel: 10, stride: 10 }, Op::Flatten, dense];
+    package.network.layers = ops.map(|op| Layer { name: op.kind().into(), op }).into();
     package.circuit.stages.truncate(1);
     let stage = &mut package.circuit.stages[0];
     stage.features = (0..columns).map(|entry| feature(Source::Input, FeatureKind::Value, entry)).collect();
