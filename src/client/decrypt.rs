@@ -26,6 +26,9 @@ const DECIMALS_PER_BIT: f64 = 0.301;
 /// Bits of a double's fraction: no finer error is told.
 const MANTISSA_BITS: f64 = 52.0;
 
+/// One output's decrypted slots; zeroed when dropped.
+type Slots = Zeroizing<Vec<f64>>;
+
 /// Which job to decrypt, with what.
 #[derive(Clone, Copy, Debug)]
 pub struct DecryptRequest<'a> {
@@ -210,7 +213,7 @@ impl Run<'_> {
         let classes = self.model.circuit.classes();
         let count = batches.len() * classes;
         let next = AtomicUsize::new(0);
-        let work = || -> Result<Vec<(usize, Zeroizing<Vec<f64>>)>, ClientError> {
+        let work = || -> Result<Vec<(usize, Slots)>, ClientError> {
             let mut decryptor = Decryptor::new(&self.setup.context);
             let mut decrypted = Vec::new();
             loop {
@@ -242,7 +245,7 @@ impl Run<'_> {
         results: &ResultBatch,
         output: usize,
         decryptor: &mut Decryptor,
-    ) -> Result<Zeroizing<Vec<f64>>, ClientError> {
+    ) -> Result<Slots, ClientError> {
         let plan = &self.setup.plan;
         let mut residues = Zeroizing::new(vec![0; results.output_len()]);
         results.read_output_into(output, &mut residues)?;
