@@ -18,7 +18,7 @@ fn usage_errors_are_64_and_help_is_0() {
         "fly",
         "plan",
         "plan --model",
-        "plan --model M --precision 99",
+        "plan --model M --precision 31",
         "decrypt --key K --job J --out labels.txt",
         "demo --images 0",
         "worker run",
@@ -151,6 +151,10 @@ fn import_says_which_layer_tensor_or_golden_image_is_wrong() {
     let good = "model import --spec tiny.json --weights tiny.weights --golden tiny.golden";
     assert_eq!(stage.say(&format!("{good} --out none/M.nsm")).code, 73);
     assert_eq!(stage.say(&format!("{good} --out folder")).code, 73);
+    // A slip: the weights themselves.
+    let weights = std::fs::read(stage.path("tiny.weights")).unwrap();
+    assert_eq!(stage.say(&format!("{good} --out tiny.weights")).code, 73);
+    assert_eq!(std::fs::read(stage.path("tiny.weights")).unwrap(), weights);
     stage.expect("model-import");
     assert!(stage.names(".").iter().all(|name| !name.ends_with(".tmp")), "a temporary file is left");
 
@@ -260,6 +264,14 @@ fn a_job_from_keys_to_labels_and_what_can_be_wrong_with_it() {
     let decrypt = "decrypt --key keys/secret.key --job job/job.toml";
     let report = stage.run(&format!("{decrypt} --out labels.csv --json")).json();
     assert_eq!((&report["images"], &report["canaries"]), (&64.into(), &4.into()));
+    // Errors of known answers in whole bits, margins with a score's decimals: the rest would be the key's noise.
+    let bits = report["canary_bits"].as_i64().unwrap();
+    assert!((10..40).contains(&bits) && report.get("canary_max_error").is_none(), "{report}");
+    let (margin, decimals) =
+        (report["smallest_margin"].as_f64().unwrap(), report["precision_bits"].as_f64().unwrap() * 0.301);
+    let units = margin * 10_f64.powf(decimals.floor());
+    assert!((units - units.round()).abs() < 1e-6, "{report}");
+    assert_eq!(mode(&stage, "labels.csv"), 0o600);
     let labels = std::fs::read_to_string(stage.path("labels.csv")).unwrap();
     let truth = std::fs::read(stage.path("labels.idx")).unwrap()[8..].to_vec();
     let right = labels.lines().skip(1).zip(&truth).filter(|(line, truth)| line.ends_with(&format!(",{truth}"))).count();
@@ -350,6 +362,11 @@ fn a_job_from_keys_to_labels_and_what_can_be_wrong_with_it() {
     }
 }
 
+fn mode(stage: &Stage, name: &str) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(stage.path(name)).unwrap().permissions().mode() & 0o777
+}
+
 fn set_mode(stage: &Stage, name: &str, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(stage.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
@@ -359,15 +376,20 @@ fn set_mode(stage: &Stage, name: &str, mode: u32) {
 fn the_demo_ends_with_its_table_and_leaves_nothing() {
     let mut stage = Stage::new();
     files::bad_inputs(&stage);
+    std::fs::create_dir(stage.path("mine")).unwrap();
+    stage.write("mine/model.nsm", b"a model of my own");
     for (line, code) in [
         ("demo --model none.nsm", 66),
         ("demo --data none", 66),
         ("demo --data folder", 66),
         ("demo --workdir text.txt", 73),
+        ("demo --workdir mine", 73),
     ] {
         assert_eq!(stage.say(line).code, code, "{line}");
     }
     stage.expect("demo");
+    assert_eq!(std::fs::read(stage.path("mine/model.nsm")).unwrap(), b"a model of my own");
+    assert_eq!(stage.names("mine"), ["model.nsm"]);
 
     let object = stage.run("demo --images 64 --workdir kept --json").json();
     for key in ["accuracy_encrypted", "accuracy_clear", "agreement_float"] {

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         }
     };
     let context = Context::start(&worker.global);
-    commands::finish(call(&worker.command, &context), &worker.global).into()
+    commands::finish(commands::guarded(|| call(&worker.command, &context)), &worker.global).into()
 }
 
 fn call(command: &WorkerCommand, context: &Context) -> Result<Report, CliError> {

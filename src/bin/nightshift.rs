@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         }
     };
     let context = Context::start(&client.global);
-    commands::finish(call(&client.command, &context), &client.global).into()
+    commands::finish(commands::guarded(|| call(&client.command, &context)), &client.global).into()
 }
 
 fn call(command: &ClientCommand, context: &Context) -> Result<Report, CliError> {

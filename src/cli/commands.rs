@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jobs::ExitCode;
 use serde_json::Value;
@@ -54,6 +55,15 @@ pub struct Report {
     pub json: Value,
 }
 
+/// The command's outcome; a panic, already told on standard error, is [`CliError::Panicked`].
+///
+/// # Errors
+/// Those of the command, and that.
+pub fn guarded(command: impl FnOnce() -> Result<Report, CliError>) -> Result<Report, CliError> {
+    // What the command shared with others is not used again, but for printing the error.
+    catch_unwind(AssertUnwindSafe(command)).unwrap_or(Err(CliError::Panicked))
+}
+
 /// Prints the report on standard output, or the error and its advice on standard error.
 pub fn finish(outcome: Result<Report, CliError>, global: &Global) -> ExitCode {
     let printed = outcome.and_then(|report| print(&report, global).map_err(CliError::Stdout));
@@ -76,4 +86,22 @@ fn print(report: &Report, global: &Global) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(report.text.as_bytes())?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::PlanError;
+
+    #[test]
+    fn a_panic_is_a_bug_and_nothing_else_changes() {
+        let none: Vec<Report> = Vec::new();
+        let error = guarded(|| Ok(none[0].clone())).unwrap_err();
+        assert_eq!(error.exit_code().code(), 70);
+        assert!(error.advice().is_some_and(|advice| advice.contains("report it")), "{error}");
+        let wish = PlanError::Requirement { what: "precision", found: 99.0, expected: "2 to 30 bits" };
+        assert_eq!(guarded(|| Err(wish.into())).unwrap_err().exit_code().code(), 64);
+        let report = Report { text: String::new(), json: Value::Null };
+        assert_eq!(guarded(|| Ok(report.clone())).unwrap(), report);
+    }
 }

@@ -78,6 +78,15 @@ pub enum CliError {
         /// The system's words.
         source: io::Error,
     },
+    /// An output would replace what is not its like.
+    #[error("{}: found something other than a model package, expected a free name or an earlier package", path.display())]
+    Replace {
+        /// The output.
+        path: PathBuf,
+    },
+    /// A command panicked: a bug. The panic itself has been told where it happened.
+    #[error("found a panic, expected none")]
+    Panicked,
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Stdout(io::Error),
@@ -192,7 +201,8 @@ impl CliError {
             Self::Net(_) | Self::NetFile { .. } | Self::Content { .. } | Self::Golden { .. } => ExitCode::BadData,
             Self::NoLabels { .. } => ExitCode::BadData,
             Self::Digits { .. } => ExitCode::Usage,
-            Self::Disagreement { .. } => ExitCode::Bug,
+            Self::Disagreement { .. } | Self::Panicked => ExitCode::Bug,
+            Self::Replace { .. } => ExitCode::CannotCreate,
             Self::Client { code, .. } => *code,
             Self::Worker(error) => worker_code(error),
             Self::Kernel { .. } => ExitCode::Config,
@@ -276,6 +286,7 @@ fn worker_code(error: &WorkerError) -> ExitCode {
 
 fn plan_code(error: &PlanError) -> ExitCode {
     match error {
+        PlanError::Requirement { .. } => ExitCode::Usage,
         PlanError::Stats { .. } => ExitCode::BadData,
         PlanError::Parameters(_) => ExitCode::Bug,
         _ => ExitCode::Config,

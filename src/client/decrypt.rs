@@ -23,6 +23,11 @@ use crate::ring::kernels::Kernel;
 
 /// Decimal digits a bit is worth.
 const DECIMALS_PER_BIT: f64 = 0.301;
+/// Bits of a double's fraction: no finer error is told.
+const MANTISSA_BITS: f64 = 52.0;
+
+/// One output's decrypted slots; zeroed when dropped.
+type Slots = Zeroizing<Vec<f64>>;
 
 /// Which job to decrypt, with what.
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +74,32 @@ pub struct DecryptReport {
     pub decimals: u8,
     /// Known answers checked.
     pub canaries: usize,
-    /// Largest error of any of their logits, in the logits' units; none where there were none.
+    /// Largest error of any of their logits, in the logits' units; none where there were none. Not to be shown: it tells of the
+    /// secret key. [`canary_bits`](Self::canary_bits) may be.
     pub canary_max_error: Option<f64>,
-    /// Smallest distance between the two largest scores of an image; infinite for a single class.
+    /// Smallest distance between the two largest scores of an image; infinite for a single class. Not to be shown as it is:
+    /// [`shown_margin`](Self::shown_margin) may be.
     pub smallest_margin: f64,
     /// Images whose two largest scores are closer than the promised precision tells apart: their label may differ from the clear one.
     pub too_close: Vec<usize>,
     /// Bytes of all results together.
     pub result_bytes: u64,
+}
+
+impl DecryptReport {
+    /// Bits to which all known answers came out: -log2 of [`canary_max_error`](Self::canary_max_error), rounded down, at most 52;
+    /// none where there were none.
+    #[must_use]
+    pub fn canary_bits(&self) -> Option<i32> {
+        self.canary_max_error.map(|error| (-error.log2()).floor().min(MANTISSA_BITS) as i32)
+    }
+
+    /// [`smallest_margin`](Self::smallest_margin) rounded down to [`decimals`](Self::decimals); infinite for a single class.
+    #[must_use]
+    pub fn shown_margin(&self) -> f64 {
+        let unit = 10_f64.powi(i32::from(self.decimals));
+        (self.smallest_margin * unit).floor() / unit
+    }
 }
 
 /// Decrypts a finished job. `progress` is called, from several threads, with the number of outputs done, of batches x classes.
@@ -180,17 +203,17 @@ impl Run<'_> {
         Ok(results)
     }
 
-    /// Slots of all outputs of some batches, batch-major.
+    /// Slots of all outputs of some batches, batch-major; zeroed when dropped.
     fn decrypt_all(
         &self,
         first: usize,
         batches: &[ResultBatch],
         threads: NonZeroUsize,
-    ) -> Result<Vec<Vec<f64>>, ClientError> {
+    ) -> Result<Zeroizing<Vec<Vec<f64>>>, ClientError> {
         let classes = self.model.circuit.classes();
         let count = batches.len() * classes;
         let next = AtomicUsize::new(0);
-        let work = || -> Result<Vec<(usize, Vec<f64>)>, ClientError> {
+        let work = || -> Result<Vec<(usize, Slots)>, ClientError> {
             let mut decryptor = Decryptor::new(&self.setup.context);
             let mut decrypted = Vec::new();
             loop {
@@ -207,13 +230,13 @@ impl Run<'_> {
             let others: Vec<_> = (1..threads.get().min(count)).map(|_| scope.spawn(work)).collect();
             let own = work();
             let join = |handle: std::thread::ScopedJoinHandle<'_, _>| {
-                handle.join().unwrap_or_else(|_| Err(ClientError::mismatch("decrypting threads", "a panic", "none")))
+                handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
             std::iter::once(own).chain(others.into_iter().map(join)).collect::<Result<Vec<_>, _>>()
         })?;
         let mut all: Vec<_> = parts.into_iter().flatten().collect();
         all.sort_by_key(|&(at, _)| at);
-        Ok(all.into_iter().map(|(_, slots)| slots).collect())
+        Ok(Zeroizing::new(all.iter_mut().map(|(_, slots)| std::mem::take(&mut **slots)).collect()))
     }
 
     fn decrypt_one(
@@ -222,11 +245,11 @@ impl Run<'_> {
         results: &ResultBatch,
         output: usize,
         decryptor: &mut Decryptor,
-    ) -> Result<Vec<f64>, ClientError> {
+    ) -> Result<Slots, ClientError> {
         let plan = &self.setup.plan;
         let mut residues = Zeroizing::new(vec![0; results.output_len()]);
         results.read_output_into(output, &mut residues)?;
-        let mut slots = vec![0.0; plan.slots()];
+        let mut slots = Zeroizing::new(vec![0.0; plan.slots()]);
         let StageFigures { limbs, scale, limit } = StageFigures::of(self.setup);
         self.key.decrypt_into(&self.setup.context, &mut residues, limbs, scale, limit, decryptor, &mut slots).map_err(
             |source| match source {
@@ -287,10 +310,11 @@ impl Summary {
         let tolerance = (-promised_bits).exp2();
         for &(slot, canary) in &results.header().place.canaries {
             for (logit, (slots, &expected)) in logits.iter().zip(&model.canaries[canary].logits).enumerate() {
-                let found = slots[slot];
-                let error = (found - expected).abs();
+                let error = (slots[slot] - expected).abs();
                 if error.is_nan() || error > tolerance {
-                    return Err(ClientError::Canary { batch, slot, canary, logit, found, expected, promised_bits });
+                    // NaN counts as a miss by one bit: `max` drops it.
+                    let missed_bits = (error.log2() + promised_bits).ceil().max(1.0) as u32;
+                    return Err(ClientError::Canary { batch, slot, canary, logit, missed_bits, promised_bits });
                 }
                 self.canary_max_error = self.canary_max_error.max(error);
             }

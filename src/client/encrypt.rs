@@ -1,7 +1,7 @@
 //! Encryption: images to a job folder that a worker can be given as it is.
 //!
 //! ```text
-//! JOB/batch-0000.in.nsc ..  encrypted images    JOB/model.nsm, JOB/eval.key  links or copies    JOB/job.toml  written last
+//! JOB/batch-0000.in.nsc ..  encrypted images    JOB/model.nsm, JOB/eval.key  copies             JOB/job.toml  written last
 //! ```
 //! A folder without `job.toml` is no job. Entries are encrypted in parallel, a run of them at a time; a batch is never held whole.
 

@@ -65,9 +65,10 @@ pub enum ClientError {
         /// As expected.
         expected: String,
     },
-    /// A known answer did not come out.
+    /// A known answer did not come out. How far off it is is told in whole bits only: the exact error is a function of the
+    /// secret key (eprint 2020/1533).
     #[error(
-        "canary {canary} in slot {slot} of batch {batch}: logit {logit} is {found}, expected {expected} to {promised_bits:.1} bits: \
+        "canary {canary} in slot {slot} of batch {batch}: logit {logit} misses the promised {promised_bits:.1} bits by {missed_bits}: \
          the worker computed something else than the model"
     )]
     Canary {
@@ -79,10 +80,8 @@ pub enum ClientError {
         canary: usize,
         /// Logit.
         logit: usize,
-        /// As decrypted.
-        found: f64,
-        /// As in the package.
-        expected: f64,
+        /// Bits by which the error is above the tolerance, rounded up.
+        missed_bits: u32,
         /// Tolerance, as -log2.
         promised_bits: f64,
     },

@@ -238,6 +238,11 @@ fn what_is_encrypted_is_decrypted_with_either_key() {
         let error = decrypted.canary_max_error.unwrap();
         assert!(error > 0.0 && error < tolerance, "{error}");
         assert_eq!(decrypted.decimals, (report.promised_bits * 0.301) as u8);
+        let bits = decrypted.canary_bits().unwrap();
+        assert!((-f64::from(bits)).exp2() >= error && (-f64::from(bits + 1)).exp2() < error, "{error} is {bits} bits");
+        let (shown, margin) = (decrypted.shown_margin(), decrypted.smallest_margin);
+        let unit = 10_f64.powi(-i32::from(decrypted.decimals));
+        assert!(shown <= margin && margin - shown < unit, "{margin} is shown as {shown}");
         // Equal neighbours exist among the pixels? Then their margin must be listed.
         let close = |scores: &[f64]| {
             let mut sorted = scores.to_vec();
@@ -256,8 +261,12 @@ fn a_worker_that_computes_something_else_is_found_by_the_canaries() {
     world.encrypt("keys/secret.key", "job").unwrap();
     world.work("job", [0, 1, 3, 2]);
     let error = world.decrypt("keys/secret.key", "job").unwrap_err();
-    let found = matches!(error, ClientError::Canary { batch: 1, slot: 4095, canary: 0, logit: 2, expected: 0.5, .. });
+    let found = matches!(error, ClientError::Canary { batch: 1, slot: 4095, canary: 0, logit: 2, .. });
     assert!(found, "{error}");
+    // 0 came for 0.5: off by one bit less than the promise, give or take noise that the rounding up hides or shows.
+    let ClientError::Canary { missed_bits, promised_bits, .. } = error else { panic!("{error}") };
+    assert!((f64::from(missed_bits) - (promised_bits - 1.0)).abs() < 1.5, "{error}");
+    assert!(!error.to_string().contains("0.5"), "{error}");
     assert_eq!(error.exit_code().code(), 65);
 }
 

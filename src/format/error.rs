@@ -172,7 +172,7 @@ pub enum FormatError {
     Parameters(CkksError),
     /// A package's network or circuit breaks a promise of its type.
     #[error(transparent)]
-    Net(#[from] NetError),
+    Net(Box<NetError>),
     /// Text in a section is not the JSON expected.
     #[error("section {section:?}: {reason}")]
     Json {
@@ -181,6 +181,12 @@ pub enum FormatError {
         /// The parser's message.
         reason: String,
     },
+}
+
+impl From<NetError> for FormatError {
+    fn from(error: NetError) -> Self {
+        Self::Net(Box::new(error))
+    }
 }
 
 impl FormatError {

@@ -121,8 +121,8 @@ pub struct PlanArgs {
     /// Show the program stage by stage with its homomorphic operations
     #[arg(long)]
     pub explain: bool,
-    /// Least precision of the scores, in bits [default: 10, as keys and jobs have it]
-    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(1..=40))]
+    /// Least precision of the scores, in bits, 2 to 30 [default: 10, as keys and jobs have it]
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(2..=30))]
     pub precision: Option<u8>,
 }
 

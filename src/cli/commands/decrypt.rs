@@ -1,7 +1,8 @@
 //! `decrypt`: a finished job's labels, and rounded scores where they are asked for, as a table on disk.
 //!
 //! The table appears whole or not at all. Scores never have more decimals than the precision promised carries: the
-//! digits below are noise, and noise of this kind must not be shared (eprint 2020/1533).
+//! digits below are noise, and noise of this kind must not be shared (eprint 2020/1533). So the known answers' error is told
+//! in whole bits, and the smallest margin with as many decimals as a score. The table's mode is 0600.
 
 use std::io::Write;
 use std::time::Instant;
@@ -49,7 +50,7 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
     }
     let mut bytes = Vec::new();
     table_into(&mut bytes, &decrypted.predictions, args.out.format(), args.scores.then_some(decimals))?;
-    jobs::atomic::write_atomic(args.out.path(), &bytes)?;
+    jobs::atomic::write_atomic_private(args.out.path(), &bytes)?;
     let elapsed = start.elapsed();
 
     let images = report.images as u64;
@@ -58,8 +59,8 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
     table.row(["labels", &args.out.path().display().to_string()]);
     table.row(["images", &images.to_string()]);
     table.row(["precision promised", &format!("{:.1} bits", report.promised_bits)]);
-    let checked = match report.canary_max_error {
-        Some(error) => format!("{} came out, off by at most {error:.1e}", report.canaries),
+    let checked = match report.canary_bits() {
+        Some(bits) => format!("{} came out, to {bits} bits", report.canaries),
         None => "none: no slot was free".to_owned(),
     };
     table.row(["known answers", &checked]);
@@ -77,8 +78,8 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
             "precision_bits": report.promised_bits,
             "decimals": args.scores.then_some(decimals),
             "canaries": report.canaries,
-            "canary_max_error": report.canary_max_error,
-            "smallest_margin": report.smallest_margin,
+            "canary_bits": report.canary_bits(),
+            "smallest_margin": report.shown_margin(),
             "too_close": report.too_close,
             "result_bytes": report.result_bytes,
             "seconds": elapsed.as_secs_f64(),

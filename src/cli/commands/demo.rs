@@ -37,7 +37,8 @@ pub fn run(args: &DemoArgs, context: &Context) -> Result<Report, CliError> {
         Some(path) => path.clone(),
         None => {
             let path = folder.join("model.nsm");
-            jobs::atomic::write_atomic(&path, BUNDLED)?;
+            // A folder that was given may hold the user's own file of this name.
+            jobs::atomic::create_atomic(&path, BUNDLED)?;
             path
         }
     };

@@ -17,7 +17,7 @@ use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_bytes};
 use crate::cli::{images, oracles};
 use crate::format::tensors::{Tensor, Values, read_tensors};
-use crate::format::{Canary, ModelPackage};
+use crate::format::{Canary, Container, Kind, ModelPackage, OpenLimits};
 use crate::net::{BitChoice, Calibration, Circuit, LowerOptions, Network, bits, choose_bits, lower};
 use crate::plan::{Requirements, scales};
 
@@ -34,12 +34,23 @@ const TARGET_AGREEMENT: f64 = 0.999;
 /// Images with known answers that travel with the model.
 const CANARIES: usize = 4;
 
+/// Only an earlier package may be replaced: `--out` with a slip in it must not cost a key or an image.
+fn refuse_foreign(out: &Path) -> Result<(), CliError> {
+    let there = out.symlink_metadata().is_ok();
+    if there && Container::open(out, Some(Kind::Model), &OpenLimits::default()).is_err() {
+        return Err(CliError::Replace { path: out.to_owned() });
+    }
+    Ok(())
+}
+
 /// Reads, checks, lowers, writes.
 ///
 /// # Errors
 /// Files that cannot be read or are not what they should be, naming layer, field or tensor; golden outputs that do not
-/// come out again; a network that no secure ring carries; an output that cannot be written.
+/// come out again; a network that no secure ring carries; an output that cannot be written, or that would replace
+/// something other than a model package.
 pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
+    refuse_foreign(&args.out)?;
     let spec = read_spec(&args.spec)?;
     let weights = read_tensors(&args.weights)?;
     let network = Network::import(&spec, &|name| floats(weights.get(name)?))

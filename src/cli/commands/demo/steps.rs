@@ -101,6 +101,7 @@ impl Figures<'_> {
         table.row(["labels as the floats'", &share(comparison.agreement_float)]);
         let promised = self.encrypted.promised_bits;
         let precision = comparison.precision_bits;
+        // Told finer than `decrypt` tells it: a test of the program on the user's own images, under a key made for it.
         table.row(["precision", &format!("{precision:.1} bits ({promised:.1} promised)")]);
         let known = format!("{} in unused slots came out", self.decrypted.canaries);
         table.row(["known answers", &known]);
