@@ -71,7 +71,7 @@ pub enum CkksError {
     },
     /// A decrypted result is spread over the whole modulus: wrong key, or values that outgrew the plan's headroom.
     #[error(
-        "decrypted coefficients reach {found_bits:.1} bits: the plan leaves them at most {limit_bits:.1} of {modulus_bits:.1}"
+        "decrypted coefficients reach {found_bits:.0} bits: the plan leaves them at most {limit_bits:.0} of {modulus_bits:.0}"
     )]
     Overflow {
         /// log2 of the largest coefficient.
