@@ -128,12 +128,6 @@ impl Engine {
         &self.context
     }
 
-    /// Threads that compute.
-    #[must_use]
-    pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
-    }
-
     /// Ciphertexts that one batch computes: outputs of all stages that are stored or written.
     #[must_use]
     pub fn ciphertexts(&self) -> usize {

@@ -46,7 +46,7 @@ fn every_depth_is_planned_or_refused_inside_the_table() {
             Ok(plan) => {
                 let row = security::row(plan.slots()).unwrap();
                 assert!(plan.parameters.log_qp_bits() <= f64::from(row.classical_bits));
-                assert!(plan.precision.promised_bits >= 9.9, "depth {depth}: {:?}", plan.precision);
+                assert!(plan.precision.promised_bits >= 9.98, "depth {depth}: {:?}", plan.precision);
                 assert!(plan.precision.typical_bits > plan.precision.promised_bits);
                 assert!(plan.precision.promised_public_bits < plan.precision.promised_bits);
                 degrees.push(plan.slots());

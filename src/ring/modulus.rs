@@ -51,12 +51,6 @@ impl Modulus {
         self.barrett
     }
 
-    /// Whole bytes that hold one residue.
-    #[must_use]
-    pub fn width_bytes(&self) -> usize {
-        self.bits.div_ceil(8) as usize
-    }
-
     /// `x mod q` for any word.
     ///
     /// Barrett: with `h = floor(x / 2^(bits-2))` the estimate `floor(h * barrett / 2^52)` is at most 2 below the quotient.
@@ -111,13 +105,6 @@ impl Modulus {
         let mantissa = (bits & ((1 << 52) - 1)) | (1 << 52);
         let magnitude = self.mul(self.reduce(mantissa), self.pow(2, exponent));
         if rounded < 0.0 { self.neg(magnitude) } else { magnitude }
-    }
-
-    /// The representative in `(-q/2, q/2)`.
-    #[inline]
-    #[must_use]
-    pub fn centre(&self, x: u64) -> i64 {
-        if x > self.q / 2 { x as i64 - self.q as i64 } else { x as i64 }
     }
 
     /// `a + b`, both below q.
@@ -270,7 +257,7 @@ mod tests {
             assert_eq!(m.from_f64(x as f64), expected, "{x}");
         }
         assert_eq!(m.from_f64(2.5), 3);
-        assert_eq!(m.centre(m.from_i64(-7)), -7);
+        assert_eq!(m.from_i64(-7), m.value() - 7);
         assert_eq!(m.mul(m.inv(12345), 12345), 1);
     }
 

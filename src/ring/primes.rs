@@ -41,8 +41,8 @@ pub fn is_prime(n: u64) -> bool {
     true
 }
 
-/// The prime nearest to `target` that is 1 mod `4 * degree`, lies in `[2^33, 2^50)` and is not in `used`; of two equally
-/// near ones the smaller.
+/// The prime nearest to `target`, to within one step of `4 * degree`, that is 1 mod `4 * degree`, lies in `[2^33, 2^50)` and is not in `used`. Of two at
+/// as many steps the nearer, then the smaller.
 ///
 /// # Errors
 /// [`RingError::NoPrime`] if there is none within a factor of two of the target.

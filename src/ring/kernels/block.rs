@@ -70,24 +70,6 @@ impl PackedBlock {
         };
         Self { rows, columns, planes }
     }
-
-    /// Number of rows.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Number of columns.
-    #[must_use]
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// Memory of the packed words.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.planes.iter().map(|p| p.words.len() * 8).sum()
-    }
 }
 
 impl Plane {
