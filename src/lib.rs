@@ -10,4 +10,6 @@ pub mod format;
 pub mod net;
 pub mod plan;
 pub mod ring;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod worker;

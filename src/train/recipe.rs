@@ -1,0 +1,535 @@
+//! The recipe: everything that decides a training run except the data, as TOML. Unknown keys are refused by name, because
+//! a misspelt setting that is ignored is a model that nobody asked for.
+//!
+//! ```toml
+//! name = "mnist-cryptonets"          # letters, digits, '-', '_'
+//! dataset = "MNIST"                  # for people
+//! seed = 1
+//!
+//! [[layer]]
+//! type = "conv2d"                    # out, kernel, stride, padding, groups
+//! out = 5
+//! kernel = 5
+//! stride = 2
+//! padding = [0, 1, 1, 0]             # top, left, bottom, right; or one number for all sides
+//! [[layer]]
+//! type = "batchnorm"
+//! [[layer]]
+//! type = "activation"                # a quadratic; its teacher's place is a ReLU
+//! [[layer]]
+//! type = "flatten"
+//! [[layer]]
+//! type = "dense"
+//! out = 10
+//!
+//! [train]
+//! epochs = 20
+//! ```
+//!
+//! What a section leaves out has the default written at its field. Checked here: ranges of numbers and what can be told
+//! without data; shapes are checked when the network is built (see `build`).
+
+use serde::{Deserialize, Serialize};
+
+use super::error::TrainError;
+use crate::net::network::Granularity;
+
+/// Longest recipe read.
+const RECIPE_CAP_BYTES: usize = 1 << 20;
+
+/// A checked recipe; only [`Recipe::parse`] makes one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the model: letters, digits, '-', '_'.
+    pub name: String,
+    /// Name of the data set, for people.
+    #[serde(default)]
+    pub dataset: String,
+    /// Decides initial weights, order and augmentation of the images.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Which images.
+    #[serde(default)]
+    pub data: DataRecipe,
+    /// How they are varied.
+    #[serde(default)]
+    pub augment: AugmentRecipe,
+    /// The network, first layer first.
+    #[serde(rename = "layer")]
+    pub layers: Vec<LayerRecipe>,
+    /// The quadratics.
+    #[serde(default)]
+    pub activation: ActivationRecipe,
+    /// The run.
+    pub train: TrainRecipe,
+    /// A ReLU network that teaches; without this section there is none.
+    pub teacher: Option<TeacherRecipe>,
+    /// Training of the engine's own integers; without this section weights are only rounded.
+    pub quantise: Option<QuantiseRecipe>,
+    /// What `--ladder` compares.
+    #[serde(default)]
+    pub ladder: LadderRecipe,
+}
+
+/// Which images a run sees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataRecipe {
+    /// Training images held out for the numbers shown while training; they are never trained on.
+    pub held_out: usize,
+    /// Of the training images, how many are used (0: all), the first ones.
+    pub limit: usize,
+    /// Drawn digits (see `nightshift demo`) added to the training images, 28x28 grey only.
+    pub rendered_digits: usize,
+    /// Number of classes; 0: one more than the largest label.
+    pub classes: usize,
+    /// Per channel, of pixels in 0 to 1; empty: measured on the training images.
+    pub mean: Vec<f64>,
+    /// Per channel; empty: measured on the training images.
+    pub std: Vec<f64>,
+}
+
+impl Default for DataRecipe {
+    fn default() -> DataRecipe {
+        DataRecipe { held_out: 2000, limit: 0, rendered_digits: 0, classes: 0, mean: vec![], std: vec![] }
+    }
+}
+
+/// Random changes of every training image, drawn anew each epoch. Zero or false: not done.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentRecipe {
+    /// Largest shift in pixels, each direction, whole pixels (the border is filled with zeros of normalised space).
+    pub shift: usize,
+    /// Largest rotation, degrees.
+    pub rotate: f64,
+    /// Largest relative change of size, below 1.
+    pub scale: f64,
+    /// Largest shear (tangent), below 1.
+    pub shear: f64,
+    /// Elastic deformation: root mean square displacement in pixels.
+    pub elastic: f64,
+    /// Elastic deformation: smoothness (standard deviation of the Gaussian) in pixels.
+    pub elastic_sigma: f64,
+    /// Mirrored left to right for every second image on average.
+    pub flip: bool,
+    /// Side of a square set to zero at a random place.
+    pub cutout: usize,
+}
+
+/// One layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum LayerRecipe {
+    /// Convolution (cross-correlation) without bias of its own unless `bias`.
+    Conv2d {
+        /// Output channels.
+        out: usize,
+        /// Rows and columns of the kernel.
+        kernel: usize,
+        /// Both directions.
+        #[serde(default = "one_usize")]
+        stride: usize,
+        /// Zeros around the image.
+        #[serde(default)]
+        padding: Padding,
+        /// Groups of channels.
+        #[serde(default = "one_usize")]
+        groups: usize,
+    },
+    /// Batch normalisation of each channel (or of each entry after `flatten`).
+    BatchNorm {},
+    /// A quadratic (in the teacher a ReLU).
+    Activation {
+        /// Who shares coefficients; as `[activation]` says where absent.
+        granularity: Option<Sharing>,
+    },
+    /// Mean over squares of `kernel` entries.
+    AvgPool2d {
+        /// Rows and columns.
+        kernel: usize,
+        /// Both directions; the kernel where absent.
+        stride: Option<usize>,
+    },
+    /// Channels, rows and columns become one list.
+    Flatten {},
+    /// A matrix.
+    Dense {
+        /// Outputs.
+        out: usize,
+    },
+    /// Adds an earlier value: 0 is the image, k the output of the k-th layer.
+    Add {
+        /// Which.
+        with: usize,
+    },
+}
+
+/// Zeros around an image: one number for all sides, or top, left, bottom, right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Padding {
+    /// The same on all sides.
+    Same(usize),
+    /// Top, left, bottom, right.
+    Sides([usize; 4]),
+}
+
+impl Default for Padding {
+    fn default() -> Padding {
+        Padding::Same(0)
+    }
+}
+
+impl Padding {
+    /// Top, left, bottom, right.
+    #[must_use]
+    pub fn sides(self) -> [usize; 4] {
+        match self {
+            Padding::Same(side) => [side; 4],
+            Padding::Sides(sides) => sides,
+        }
+    }
+}
+
+/// Who shares the coefficients of a quadratic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// The plain square x^2, nothing trained.
+    Square,
+    /// One quadratic a layer.
+    Layer,
+    /// One a channel.
+    Channel,
+    /// One a neuron.
+    Element,
+}
+
+impl Sharing {
+    /// As the network writes it; the plain square is a layer's quadratic that is not trained.
+    #[must_use]
+    pub fn granularity(self) -> Granularity {
+        match self {
+            Sharing::Square | Sharing::Layer => Granularity::Layer,
+            Sharing::Channel => Granularity::Channel,
+            Sharing::Element => Granularity::Element,
+        }
+    }
+
+    /// As recipes write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Sharing::Square => "square",
+            Sharing::Layer => "layer",
+            Sharing::Channel => "channel",
+            Sharing::Element => "element",
+        }
+    }
+}
+
+/// The quadratics a x^2 + b x + c.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActivationRecipe {
+    /// Who shares coefficients.
+    pub granularity: Sharing,
+    /// Starting values; the default is the least-squares fit of ReLU on N(0, 1).
+    pub init: [f64; 3],
+    /// |a| is kept at or above this: below it the square cannot be completed well.
+    pub least_a: f64,
+    /// Learning rate of a, b and c relative to that of the weights.
+    pub rate: f64,
+}
+
+impl Default for ActivationRecipe {
+    fn default() -> ActivationRecipe {
+        ActivationRecipe { granularity: Sharing::Element, init: [0.1995, 0.5, 0.1995], least_a: 0.02, rate: 1.0 }
+    }
+}
+
+/// The run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRecipe {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images a step.
+    #[serde(default = "default_batch")]
+    pub batch: usize,
+    /// Equal parts of a batch that are computed apart, at most as many at once as there are threads. Part of the recipe,
+    /// because batch normalisation sees one part at a time: so the result does not depend on the number of threads.
+    #[serde(default = "default_shards")]
+    pub shards: usize,
+    /// Largest learning rate (AdamW), reached after the warm-up; then half a cosine down to a hundredth.
+    #[serde(default = "default_learning_rate")]
+    pub learning_rate: f64,
+    /// AdamW's decay of the weights of convolutions and dense layers.
+    #[serde(default = "default_weight_decay")]
+    pub weight_decay: f64,
+    /// Share of the run in which the learning rate rises.
+    #[serde(default = "default_warm_up")]
+    pub warm_up: f64,
+    /// Largest norm of the gradient of all parameters together.
+    #[serde(default = "default_clip")]
+    pub clip: f64,
+    /// Probability taken from the true class and spread over all.
+    #[serde(default)]
+    pub label_smoothing: f64,
+    /// Factor of the mean of relu(|x| - range_limit)^2 over all inputs x of activations.
+    #[serde(default = "default_range_penalty")]
+    pub range_penalty: f64,
+    /// Magnitude up to which nothing is penalised.
+    #[serde(default = "default_range_limit")]
+    pub range_limit: f64,
+    /// Share of the run in which ReLU is blended into the quadratic (0: quadratic from the start).
+    #[serde(default)]
+    pub blend: f64,
+    /// Weight averaging: the network kept is the exponential mean of the trained ones with this factor a step; 0: the last.
+    #[serde(default)]
+    pub average: f64,
+}
+
+/// The ReLU network that teaches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherRecipe {
+    /// Passes over the training images; what is not said here is as in `[train]`.
+    pub epochs: usize,
+    /// Its layers; empty: the student's, with ReLU.
+    #[serde(default, rename = "layer")]
+    pub layers: Vec<LayerRecipe>,
+    /// Largest learning rate; as in `[train]` where absent.
+    pub learning_rate: Option<f64>,
+    /// Softmax temperature of the distillation loss (Hinton et al., arXiv 1503.02531).
+    #[serde(default = "default_temperature")]
+    pub temperature: f64,
+    /// Share of the distillation loss; the rest is cross-entropy with the labels.
+    #[serde(default = "default_alpha")]
+    pub alpha: f64,
+    /// Factor of the mean squared difference between the outputs of the activations of both networks, each divided by the
+    /// teacher's root mean square; only where the shapes agree.
+    #[serde(default)]
+    pub features: f64,
+    /// Whether the student starts from the teacher's weights, where shapes agree.
+    #[serde(default)]
+    pub warm_start: bool,
+}
+
+/// Quantisation-aware training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantiseRecipe {
+    /// Bits of every stage's integers, 4 to 16; or one number for each stage.
+    #[serde(default = "default_bits")]
+    pub bits: Bits,
+    /// Training steps with the engine's integers in the forward direction.
+    #[serde(default = "default_steps")]
+    pub steps: usize,
+    /// Largest learning rate of these steps.
+    #[serde(default = "default_quantise_rate")]
+    pub learning_rate: f64,
+}
+
+/// Bits of the integers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Bits {
+    /// The same for all stages.
+    All(u32),
+    /// One a stage.
+    Stages(Vec<u32>),
+}
+
+impl Bits {
+    /// One a stage, first stage first; a single number is repeated.
+    #[must_use]
+    pub fn stages(&self, stages: usize) -> Vec<u32> {
+        match self {
+            Bits::All(bits) => vec![*bits; stages],
+            Bits::Stages(bits) => bits.clone(),
+        }
+    }
+}
+
+/// What `--ladder` compares: the recipe, with each granularity and seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LadderRecipe {
+    /// The rungs.
+    pub granularities: Vec<Sharing>,
+    /// The seeds; at least two for a standard error.
+    pub seeds: Vec<u64>,
+    /// Epochs of each run; as in `[train]` where absent.
+    pub epochs: Option<usize>,
+    /// Epochs of the teacher, trained once for each seed; as in `[teacher]` where absent.
+    pub teacher_epochs: Option<usize>,
+}
+
+impl Default for LadderRecipe {
+    fn default() -> LadderRecipe {
+        LadderRecipe {
+            granularities: vec![Sharing::Square, Sharing::Layer, Sharing::Channel, Sharing::Element],
+            seeds: vec![1, 2, 3],
+            epochs: None,
+            teacher_epochs: None,
+        }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+fn one_usize() -> usize {
+    1
+}
+fn default_batch() -> usize {
+    128
+}
+fn default_shards() -> usize {
+    2
+}
+fn default_learning_rate() -> f64 {
+    2e-3
+}
+fn default_weight_decay() -> f64 {
+    0.01
+}
+fn default_warm_up() -> f64 {
+    0.15
+}
+fn default_clip() -> f64 {
+    5.0
+}
+fn default_range_penalty() -> f64 {
+    0.01
+}
+fn default_range_limit() -> f64 {
+    4.0
+}
+fn default_temperature() -> f64 {
+    3.0
+}
+fn default_alpha() -> f64 {
+    0.8
+}
+fn default_bits() -> Bits {
+    Bits::All(8)
+}
+fn default_steps() -> usize {
+    300
+}
+fn default_quantise_rate() -> f64 {
+    2e-4
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// [`TrainError::Recipe`] with line and column for text that is no recipe, an unknown key, or a number out of range.
+    pub fn parse(text: &str) -> Result<Recipe, TrainError> {
+        if text.len() > RECIPE_CAP_BYTES {
+            return Err(TrainError::setting(
+                "length of the recipe",
+                text.len(),
+                format!("at most {RECIPE_CAP_BYTES} bytes"),
+            ));
+        }
+        let recipe: Recipe = toml::from_str(text).map_err(|error| TrainError::Recipe(error.to_string()))?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// The recipe as TOML, every default written out.
+    ///
+    /// # Errors
+    /// None for a recipe that was parsed.
+    pub fn to_toml(&self) -> Result<String, TrainError> {
+        toml::to_string(self).map_err(|error| TrainError::Recipe(error.to_string()))
+    }
+
+    fn check(&self) -> Result<(), TrainError> {
+        let name_ok = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 64
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        };
+        if !name_ok(&self.name) {
+            return Err(TrainError::setting("name", &self.name, "1 to 64 letters, digits, '-' or '_'"));
+        }
+        if self.layers.is_empty() {
+            return Err(TrainError::setting("number of layers", 0, "at least 1"));
+        }
+        let train = &self.train;
+        within("train.epochs", train.epochs as f64, 1.0, 100_000.0)?;
+        within("train.batch", train.batch as f64, 2.0, 65_536.0)?;
+        within("train.shards", train.shards as f64, 1.0, 64.0)?;
+        if !train.batch.is_multiple_of(train.shards) || train.batch / train.shards < 2 {
+            return Err(TrainError::setting(
+                "train.batch",
+                train.batch,
+                format!("{} equal parts of at least 2 images", train.shards),
+            ));
+        }
+        within("train.learning_rate", train.learning_rate, 1e-9, 1.0)?;
+        within("train.weight_decay", train.weight_decay, 0.0, 1.0)?;
+        within("train.warm_up", train.warm_up, 0.0, 0.9)?;
+        within("train.clip", train.clip, 1e-6, 1e6)?;
+        within("train.label_smoothing", train.label_smoothing, 0.0, 0.9)?;
+        within("train.range_penalty", train.range_penalty, 0.0, 1e3)?;
+        within("train.range_limit", train.range_limit, 0.1, 1e3)?;
+        within("train.blend", train.blend, 0.0, 0.95)?;
+        within("train.average", train.average, 0.0, 0.99999)?;
+        within("activation.least_a", self.activation.least_a, 0.0, 1.0)?;
+        within("activation.rate", self.activation.rate, 0.0, 100.0)?;
+        for value in self.activation.init {
+            within("activation.init", value, -10.0, 10.0)?;
+        }
+        let augment = &self.augment;
+        within("augment.shift", augment.shift as f64, 0.0, 64.0)?;
+        within("augment.rotate", augment.rotate, 0.0, 180.0)?;
+        within("augment.scale", augment.scale, 0.0, 0.9)?;
+        within("augment.shear", augment.shear, 0.0, 0.9)?;
+        within("augment.elastic", augment.elastic, 0.0, 16.0)?;
+        within("augment.elastic_sigma", augment.elastic_sigma, 0.0, 32.0)?;
+        if augment.elastic > 0.0 && augment.elastic_sigma < 0.5 {
+            return Err(TrainError::setting("augment.elastic_sigma", augment.elastic_sigma, "at least 0.5 pixels"));
+        }
+        if let Some(teacher) = &self.teacher {
+            within("teacher.epochs", teacher.epochs as f64, 1.0, 100_000.0)?;
+            within("teacher.temperature", teacher.temperature, 0.1, 100.0)?;
+            within("teacher.alpha", teacher.alpha, 0.0, 1.0)?;
+            within("teacher.features", teacher.features, 0.0, 1e3)?;
+            if let Some(rate) = teacher.learning_rate {
+                within("teacher.learning_rate", rate, 1e-9, 1.0)?;
+            }
+        }
+        if let Some(quantise) = &self.quantise {
+            within("quantise.steps", quantise.steps as f64, 0.0, 1e6)?;
+            within("quantise.learning_rate", quantise.learning_rate, 1e-9, 1.0)?;
+            let bits = match &quantise.bits {
+                Bits::All(bits) => std::slice::from_ref(bits),
+                Bits::Stages(bits) => bits,
+            };
+            for &bits in bits {
+                within("quantise.bits", f64::from(bits), 4.0, 16.0)?;
+            }
+        }
+        if self.ladder.seeds.is_empty() || self.ladder.granularities.is_empty() {
+            return Err(TrainError::setting("ladder", "no seed or no granularity", "at least one of each"));
+        }
+        Ok(())
+    }
+}
+
+/// A number, not NaN, from `least` to `most`.
+fn within(setting: &'static str, found: f64, least: f64, most: f64) -> Result<(), TrainError> {
+    if found >= least && found <= most {
+        Ok(())
+    } else {
+        Err(TrainError::setting(setting, found, format!("{least} to {most}")))
+    }
+}
