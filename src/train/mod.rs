@@ -8,9 +8,18 @@
 //! from it and writes trained weights back into it. Deterministic: the same recipe and data give the same bits for any
 //! number of threads. Not here: files of data, packages, plans (the command does those), any cryptography.
 
+mod augment;
+mod build;
+mod checkpoint;
 mod data;
 mod error;
 pub mod events;
+mod fit;
+mod loss;
+mod model;
+mod optimiser;
+mod parallel;
+mod quantise;
 pub mod recipe;
 mod run;
 
@@ -18,4 +27,4 @@ pub use data::TrainingData;
 pub use error::TrainError;
 pub use events::{EpochRecord, Event, Observer, Phase};
 pub use recipe::Recipe;
-pub use run::{RunOptions, Rung, Trained};
+pub use run::{RunOptions, Rung, Trained, ladder, train};
