@@ -8,9 +8,11 @@
 //! from it and writes trained weights back into it. Deterministic: the same recipe and data give the same bits for any
 //! number of threads. Not here: files of data, packages, plans (the command does those), any cryptography.
 
+pub mod augment;
 mod data;
 mod error;
 pub mod events;
+mod random;
 pub mod recipe;
 mod run;
 
