@@ -10,6 +10,7 @@ mod folder;
 mod idx;
 pub(crate) mod npy;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::PackingError;
@@ -110,6 +111,36 @@ impl ImageSet {
         Err(PackingError::Shape { path: PathBuf::from("images"), found: self.shape, expected })
     }
 
+    /// Numbers the classes as `class_names` does, by their names: so that two parts of a data set agree, also where one
+    /// of them lacks a class.
+    ///
+    /// # Errors
+    /// `Usage` when the set has no labels or no names of classes; `Malformed` for a class that is not in `class_names` or
+    /// a label without a name, naming `path`, where the set came from.
+    pub(crate) fn align_classes(&mut self, class_names: &[String], path: &Path) -> Result<(), PackingError> {
+        let (Some(labels), Some(own)) = (&mut self.labels, &self.class_names) else {
+            return Err(PackingError::usage("class names", "none", "labels and a name for each class"));
+        };
+        let known: HashMap<&String, usize> =
+            class_names.iter().enumerate().map(|(class, name)| (name, class)).collect();
+        let mut numbers = Vec::with_capacity(own.len());
+        for name in own {
+            let number = known.get(name).ok_or_else(|| {
+                let known: Vec<&str> = class_names.iter().take(8).map(String::as_str).collect();
+                PackingError::malformed(path, format!("found class {name:?}, expected one of {known:?}"))
+            })?;
+            numbers.push(*number as u16);
+        }
+        for label in labels {
+            let number = numbers.get(usize::from(*label)).ok_or_else(|| {
+                PackingError::malformed(path, format!("found label {label}, expected less than {}", numbers.len()))
+            })?;
+            *label = *number;
+        }
+        self.class_names = Some(class_names.to_vec());
+        Ok(())
+    }
+
     /// Whether count, shape, values and labels agree; floats are finite.
     pub(crate) fn check(&self) -> Result<(), PackingError> {
         let path = PathBuf::from("images");
@@ -178,4 +209,5 @@ pub(crate) fn describe_head(head: &[u8]) -> String {
     format!("first bytes {}", bytes.join(" "))
 }
 
+pub(crate) use folder::is_picture;
 pub(crate) use idx::read_labels as read_idx_labels;

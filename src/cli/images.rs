@@ -35,7 +35,9 @@ pub(super) fn load(
         return Err(PackingError::Shape { path: path.to_owned(), found: set.shape, expected: input.shape }.into());
     }
     if let Some(labels) = labels {
-        set.labels = Some(read_labels(labels, &limits)?.for_images(&set)?);
+        let labels = read_labels(labels, &limits)?;
+        set.labels = Some(labels.for_images(&set)?);
+        set.class_names = labels.class_names().map(<[String]>::to_vec);
     }
     if let Some(limit) = limit {
         set.truncate(limit);

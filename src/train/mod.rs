@@ -20,6 +20,7 @@ mod model;
 mod optimiser;
 mod parallel;
 mod quantise;
+mod random;
 pub mod recipe;
 mod run;
 

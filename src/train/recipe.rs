@@ -34,6 +34,8 @@ use serde::{Deserialize, Serialize};
 use super::error::TrainError;
 use crate::net::network::Granularity;
 
+mod check;
+
 /// Longest recipe read.
 const RECIPE_CAP_BYTES: usize = 1 << 20;
 
@@ -100,7 +102,8 @@ impl Default for DataRecipe {
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentRecipe {
-    /// Largest shift in pixels, each direction, whole pixels (the border is filled with zeros of normalised space).
+    /// Largest shift in pixels, each direction, whole pixels; below every side. What comes in from outside the image is
+    /// pixel 0, here and in all that follow: black, as the paper of digits is, and within the range of real pixels.
     pub shift: usize,
     /// Largest rotation, degrees.
     pub rotate: f64,
@@ -114,7 +117,8 @@ pub struct AugmentRecipe {
     pub elastic_sigma: f64,
     /// Mirrored left to right for every second image on average.
     pub flip: bool,
-    /// Side of a square set to zero at a random place.
+    /// Side of a square, wholly inside the image, set to zero of normalised space (the mean colour, which tells nothing)
+    /// at a random place (DeVries and Taylor, arXiv 1708.04552).
     pub cutout: usize,
 }
 
@@ -429,7 +433,8 @@ impl Recipe {
     /// Reads and checks a recipe.
     ///
     /// # Errors
-    /// [`TrainError::Recipe`] with line and column for text that is no recipe, an unknown key, or a number out of range.
+    /// [`TrainError::Recipe`] with line and column for text that is no recipe, an unknown or missing key;
+    /// [`TrainError::Setting`] naming the key for a value out of range.
     pub fn parse(text: &str) -> Result<Recipe, TrainError> {
         if text.len() > RECIPE_CAP_BYTES {
             return Err(TrainError::setting(
@@ -450,86 +455,7 @@ impl Recipe {
     pub fn to_toml(&self) -> Result<String, TrainError> {
         toml::to_string(self).map_err(|error| TrainError::Recipe(error.to_string()))
     }
-
-    fn check(&self) -> Result<(), TrainError> {
-        let name_ok = |name: &str| {
-            !name.is_empty()
-                && name.len() <= 64
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-        };
-        if !name_ok(&self.name) {
-            return Err(TrainError::setting("name", &self.name, "1 to 64 letters, digits, '-' or '_'"));
-        }
-        if self.layers.is_empty() {
-            return Err(TrainError::setting("number of layers", 0, "at least 1"));
-        }
-        let train = &self.train;
-        within("train.epochs", train.epochs as f64, 1.0, 100_000.0)?;
-        within("train.batch", train.batch as f64, 2.0, 65_536.0)?;
-        within("train.shards", train.shards as f64, 1.0, 64.0)?;
-        if !train.batch.is_multiple_of(train.shards) || train.batch / train.shards < 2 {
-            return Err(TrainError::setting(
-                "train.batch",
-                train.batch,
-                format!("{} equal parts of at least 2 images", train.shards),
-            ));
-        }
-        within("train.learning_rate", train.learning_rate, 1e-9, 1.0)?;
-        within("train.weight_decay", train.weight_decay, 0.0, 1.0)?;
-        within("train.warm_up", train.warm_up, 0.0, 0.9)?;
-        within("train.clip", train.clip, 1e-6, 1e6)?;
-        within("train.label_smoothing", train.label_smoothing, 0.0, 0.9)?;
-        within("train.range_penalty", train.range_penalty, 0.0, 1e3)?;
-        within("train.range_limit", train.range_limit, 0.1, 1e3)?;
-        within("train.blend", train.blend, 0.0, 0.95)?;
-        within("train.average", train.average, 0.0, 0.99999)?;
-        within("activation.least_a", self.activation.least_a, 0.0, 1.0)?;
-        within("activation.rate", self.activation.rate, 0.0, 100.0)?;
-        for value in self.activation.init {
-            within("activation.init", value, -10.0, 10.0)?;
-        }
-        let augment = &self.augment;
-        within("augment.shift", augment.shift as f64, 0.0, 64.0)?;
-        within("augment.rotate", augment.rotate, 0.0, 180.0)?;
-        within("augment.scale", augment.scale, 0.0, 0.9)?;
-        within("augment.shear", augment.shear, 0.0, 0.9)?;
-        within("augment.elastic", augment.elastic, 0.0, 16.0)?;
-        within("augment.elastic_sigma", augment.elastic_sigma, 0.0, 32.0)?;
-        if augment.elastic > 0.0 && augment.elastic_sigma < 0.5 {
-            return Err(TrainError::setting("augment.elastic_sigma", augment.elastic_sigma, "at least 0.5 pixels"));
-        }
-        if let Some(teacher) = &self.teacher {
-            within("teacher.epochs", teacher.epochs as f64, 1.0, 100_000.0)?;
-            within("teacher.temperature", teacher.temperature, 0.1, 100.0)?;
-            within("teacher.alpha", teacher.alpha, 0.0, 1.0)?;
-            within("teacher.features", teacher.features, 0.0, 1e3)?;
-            if let Some(rate) = teacher.learning_rate {
-                within("teacher.learning_rate", rate, 1e-9, 1.0)?;
-            }
-        }
-        if let Some(quantise) = &self.quantise {
-            within("quantise.steps", quantise.steps as f64, 0.0, 1e6)?;
-            within("quantise.learning_rate", quantise.learning_rate, 1e-9, 1.0)?;
-            let bits = match &quantise.bits {
-                Bits::All(bits) => std::slice::from_ref(bits),
-                Bits::Stages(bits) => bits,
-            };
-            for &bits in bits {
-                within("quantise.bits", f64::from(bits), 4.0, 16.0)?;
-            }
-        }
-        if self.ladder.seeds.is_empty() || self.ladder.granularities.is_empty() {
-            return Err(TrainError::setting("ladder", "no seed or no granularity", "at least one of each"));
-        }
-        Ok(())
-    }
 }
 
-/// A number, not NaN, from `least` to `most`.
-fn within(setting: &'static str, found: f64, least: f64, most: f64) -> Result<(), TrainError> {
-    if found >= least && found <= most {
-        Ok(())
-    } else {
-        Err(TrainError::setting(setting, found, format!("{least} to {most}")))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,24 @@
-//! A folder that holds a data set in its published layout: MNIST and Fashion-MNIST (IDX), CIFAR-10 (binary batches).
+//! A folder that holds a data set: MNIST and Fashion-MNIST (IDX) and CIFAR-10 (binary batches) in their published layout, or
+//! a user's own in a layout of the same kind.
 //!
-//! Each file may be plain or end in .gz or .xz. Labels always come along. The folder's other files are not looked at.
+//! | images of the split `train` (likewise `test`) | labels |
+//! |---|---|
+//! | `train-images-idx3-ubyte` (test: `t10k-..`) | `train-labels-idx1-ubyte` |
+//! | `data_batch_1.bin` to `_5.bin` (`test_batch.bin`) | inside |
+//! | `train/CLASS/*.png` (or JPEG) | the class folders |
+//! | `train/*.png` (or JPEG) | `train.csv` (file,label or file,name) |
+//! | `train.npz` | inside, or as below |
+//! | `train.npy` | `train-labels.npy` or `train.csv` |
+//!
+//! The first that is there is read. Files other than pictures may end in .gz or .xz, but not npz. Labels always come
+//! along. Where classes have names, those of `train` number the classes of both splits. Other files are not looked at.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::PackingError;
-use crate::images::{ImageSet, Pixels, cifar, idx};
+use crate::images::folder::Content;
+use crate::images::{ImageSet, Pixels, cifar, folder as pictures, idx, npy};
+use crate::labels::read::read_labels;
 use crate::limits::Limits;
 use crate::source::Source;
 
@@ -30,11 +43,13 @@ impl Split {
 /// Most bytes read of a class-name file.
 const MAX_CLASS_NAMES_BYTES: u64 = 64 << 10;
 
-/// Reads one split of the data set in `folder`, labels included; class names where the folder has `batches.meta.txt`.
+/// Reads one split of the data set in `folder`, labels included; class names where class folders, a CSV file or
+/// `batches.meta.txt` give them. The module's table lists the layouts: IDX, CIFAR-10 binary, class folders of pictures,
+/// pictures with CSV, npz, npy.
 ///
 /// # Errors
-/// `NoDataset` (kind `Missing`) when the folder has none of the layouts; `Count` when labels and images disagree; the
-/// errors of [`crate::read_images`] otherwise.
+/// `NoDataset` (kind `Missing`) when the folder has none of the layouts; `Count` when labels and images disagree;
+/// `Malformed` when the test split has a class that the training split has not; the errors of [`crate::read_images`] otherwise.
 pub fn open_dataset_dir(folder: &Path, split: Split, limits: &Limits) -> Result<ImageSet, PackingError> {
     std::fs::read_dir(folder).map_err(|error| PackingError::read(folder, error))?;
     let (prefix, batches) = match split {
@@ -54,7 +69,14 @@ pub fn open_dataset_dir(folder: &Path, split: Split, limits: &Limits) -> Result<
         return Ok(set);
     }
     if find(folder, &batches[0]).is_none() {
-        let expected = format!("{images_name}(.gz|.xz) or {}(.gz|.xz)", batches[0]);
+        if let Some(set) = own_layout(folder, split, limits)? {
+            return Ok(set);
+        }
+        let name = split.name();
+        let expected = format!(
+            "{images_name}, {}, {name}/CLASS/*.png, {name}/*.png with {name}.csv, {name}.npz or {name}.npy",
+            batches[0]
+        );
         return Err(PackingError::NoDataset { path: folder.to_owned(), split: split.name(), expected });
     }
     let mut set = cifar::read(Source::open(&required(folder, &batches[0])?)?, limits)?;
@@ -75,6 +97,54 @@ pub fn open_dataset_dir(folder: &Path, split: Split, limits: &Limits) -> Result<
     }
     set.class_names = class_names(&folder.join("batches.meta.txt"))?;
     Ok(set)
+}
+
+/// A user's own data: pictures or arrays named after the split; `None` if there are none.
+fn own_layout(folder: &Path, split: Split, limits: &Limits) -> Result<Option<ImageSet>, PackingError> {
+    let name = split.name();
+    let labels_path = find(folder, &format!("{name}-labels.npy")).or_else(|| find(folder, &format!("{name}.csv")));
+    let (pictures_path, npz_path) = (folder.join(name), folder.join(format!("{name}.npz")));
+    let mut set = if pictures_path.is_dir() {
+        // Pictures without labels may be a class called "train" in a folder of class folders: no layout of a data set.
+        match pictures::content(&pictures_path)? {
+            Content::Classes(_) => {}
+            Content::Pictures if labels_path.is_some() => {}
+            Content::Pictures | Content::Nothing => return Ok(None),
+        }
+        pictures::read(&pictures_path, limits)?
+    } else if npz_path.is_file() {
+        npy::read_npz(&npz_path, limits)?
+    } else if let Some(path) = find(folder, &format!("{name}.npy")) {
+        npy::read_images(Source::open(&path)?, limits)?
+    } else {
+        return Ok(None);
+    };
+    let mut source = pictures_path;
+    if set.labels.is_none() {
+        source = labels_path.ok_or_else(|| PackingError::Missing { path: folder.join(format!("{name}.csv")) })?;
+        let labels = read_labels(&source, limits)?;
+        set.class_names = labels.class_names().map(<[String]>::to_vec);
+        set.labels = Some(labels.for_images(&set)?);
+    }
+    if split == Split::Test
+        && set.class_names.is_some()
+        && let Some(class_names) = training_class_names(folder, limits)?
+    {
+        set.align_classes(&class_names, &source)?;
+    }
+    Ok(Some(set))
+}
+
+/// Names of the classes of the training split, by label; `None` if it is not there or has numbers only.
+fn training_class_names(folder: &Path, limits: &Limits) -> Result<Option<Vec<String>>, PackingError> {
+    let pictures_path = folder.join(Split::Train.name());
+    if pictures_path.is_dir()
+        && let Content::Classes(class_names) = pictures::content(&pictures_path)?
+    {
+        return Ok(Some(class_names));
+    }
+    let Some(labels_path) = find(folder, "train.csv") else { return Ok(None) };
+    Ok(read_labels(&labels_path, limits)?.class_names().map(<[String]>::to_vec))
 }
 
 fn find(folder: &Path, name: &str) -> Option<PathBuf> {

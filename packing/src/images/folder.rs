@@ -52,6 +52,34 @@ pub(crate) fn read_one(path: &Path, limits: &Limits) -> Result<ImageSet, Packing
     set.finish(path)
 }
 
+/// What a folder holds, as far as it is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Pictures; subfolders are not looked at.
+    Pictures,
+    /// Class folders by these names, in byte order; whether they hold pictures is not known.
+    Classes(Vec<String>),
+    /// Neither.
+    Nothing,
+}
+
+/// Looks into a folder.
+pub(crate) fn content(folder: &Path) -> Result<Content, PackingError> {
+    let (files, folders) = list(folder)?;
+    Ok(if !files.is_empty() {
+        Content::Pictures
+    } else if !folders.is_empty() {
+        Content::Classes(folders.iter().map(|name| name.to_string_lossy().into_owned()).collect())
+    } else {
+        Content::Nothing
+    })
+}
+
+/// Whether a file is taken for a picture, by its ending.
+pub(crate) fn is_picture(path: &Path) -> bool {
+    matches!(inner_extension(path).as_deref(), Some("png" | "jpg" | "jpeg"))
+}
+
 /// The picture files and the subfolders of a folder, each sorted by name.
 fn list(folder: &Path) -> Result<(Vec<OsString>, Vec<OsString>), PackingError> {
     let entries = std::fs::read_dir(folder).map_err(|error| PackingError::read(folder, error))?;
@@ -65,7 +93,7 @@ fn list(folder: &Path) -> Result<(Vec<OsString>, Vec<OsString>), PackingError> {
         let metadata = std::fs::metadata(&path).map_err(|error| PackingError::read(&path, error))?;
         if metadata.is_dir() {
             folders.push(name);
-        } else if matches!(inner_extension(&path).as_deref(), Some("png" | "jpg" | "jpeg")) {
+        } else if is_picture(&path) {
             files.push(name);
         }
     }

@@ -1,7 +1,8 @@
 //! Label files: IDX, npy (integers) and CSV.
 //!
-//! CSV has one column (label) or two (index,label or file,label), with or without a header line; labels are integers
-//! from 0 to 65535. Indexed rows may come in any order but must be exactly 0 .. N-1.
+//! CSV has one column (label) or two (index,label or file,label), with or without a header line. Labels are integers from 0
+//! to 65535 or, in two columns, names of classes: the names in byte order are then the classes 0, 1, .. Indexed rows may
+//! come in any order but must be exactly 0 .. N-1.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use csv::{ReaderBuilder, StringRecord};
 
 use crate::error::PackingError;
-use crate::images::{ImageSet, describe_head, npy, read_idx_labels};
+use crate::images::{ImageSet, describe_head, is_picture, npy, read_idx_labels};
 use crate::limits::{Limits, bound};
 use crate::source::{Source, decoded_head, inner_extension};
 
@@ -24,6 +25,13 @@ pub enum Labels {
     ByPosition(Vec<u16>),
     /// Label of each image file, by its name relative to the folder of images.
     ByFile(HashMap<String, u16>),
+    /// Labels, by position or by file, that stand for names of classes.
+    Named {
+        /// `ByPosition` or `ByFile`; labels are indices of `class_names`.
+        labels: Box<Labels>,
+        /// Names of the classes, each once, in byte order.
+        class_names: Vec<String>,
+    },
 }
 
 impl Labels {
@@ -34,14 +42,12 @@ impl Labels {
     /// the images did not come from a folder.
     pub fn for_images(&self, images: &ImageSet) -> Result<Vec<u16>, PackingError> {
         let path = || PathBuf::from("labels");
-        let found = match self {
-            Self::ByPosition(labels) => labels.len(),
-            Self::ByFile(labels) => labels.len(),
-        };
+        let found = self.count();
         if found != images.count {
             return Err(PackingError::Count { path: path(), what: "labels", found, expected: images.count });
         }
         match (self, &images.names) {
+            (Self::Named { labels, .. }, _) => labels.for_images(images),
             (Self::ByPosition(labels), _) => Ok(labels.clone()),
             (Self::ByFile(_), None) => {
                 Err(PackingError::usage("labels", "file names", "indices, as the images are not a folder's"))
@@ -54,6 +60,23 @@ impl Labels {
                     labels.get(name).copied().ok_or_else(missing)
                 })
                 .collect(),
+        }
+    }
+
+    /// Names of the classes, by label, where the file gave names instead of numbers.
+    #[must_use]
+    pub fn class_names(&self) -> Option<&[String]> {
+        match self {
+            Self::Named { class_names, .. } => Some(class_names),
+            Self::ByPosition(_) | Self::ByFile(_) => None,
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::ByPosition(labels) => labels.len(),
+            Self::ByFile(labels) => labels.len(),
+            Self::Named { labels, .. } => labels.count(),
         }
     }
 }
@@ -76,11 +99,10 @@ pub fn read_labels(path: &Path, limits: &Limits) -> Result<Labels, PackingError>
             });
         }
     };
-    let empty = match &labels {
-        Labels::ByPosition(labels) => labels.is_empty(),
-        Labels::ByFile(labels) => labels.is_empty(),
-    };
-    if empty { Err(PackingError::Empty { path: path.to_owned(), what: "labels" }) } else { Ok(labels) }
+    if labels.count() == 0 {
+        return Err(PackingError::Empty { path: path.to_owned(), what: "labels" });
+    }
+    Ok(labels)
 }
 
 fn read_csv(source: Source<'_>, limits: &Limits) -> Result<Labels, PackingError> {
@@ -92,6 +114,9 @@ fn read_csv(source: Source<'_>, limits: &Limits) -> Result<Labels, PackingError>
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(&mut text);
     let mut record = StringRecord::new();
     let mut columns = None;
+    let mut named = None;
+    // Names of classes, numbered as they first occur.
+    let mut class_indices: HashMap<String, u16> = HashMap::new();
     while reader.read_record(&mut record).map_err(|error| csv_error(path, error))? {
         let line = record.position().map_or(0, csv::Position::line);
         let expected = *columns.get_or_insert(record.len());
@@ -101,12 +126,23 @@ fn read_csv(source: Source<'_>, limits: &Limits) -> Result<Labels, PackingError>
             return Err(PackingError::malformed(path, what));
         }
         let label = record[expected - 1].trim();
-        match label.parse::<u16>() {
-            Ok(label) => rows.push(((expected == 2).then(|| record[0].trim().to_owned()), label)),
-            // The first line may be a header: words where labels will stand.
-            Err(_) if line <= 1 && label.starts_with(|first: char| first.is_alphabetic()) => {}
-            Err(_) => {
-                let what = format!("found label {label:?} at line {line}, expected an integer from 0 to 65535");
+        if line <= 1 && is_header(&record) {
+            continue;
+        }
+        let key = (expected == 2).then(|| record[0].trim().to_owned());
+        // The first row decides: numbers or, beside a key, names.
+        let named = *named.get_or_insert(expected == 2 && label.starts_with(char::is_alphabetic));
+        match (label.parse::<u16>(), named) {
+            (Ok(label), false) => rows.push((key, label)),
+            (Err(_), true) if !label.is_empty() => {
+                let next = class_indices.len() as u16;
+                let class = *class_indices.entry(label.to_owned()).or_insert(next);
+                bound(path, "classes", class_indices.len() as u64, u64::from(u16::MAX))?;
+                rows.push((key, class));
+            }
+            (_, named) => {
+                let expected = if named { "the name of a class" } else { "an integer from 0 to 65535" };
+                let what = format!("found label {label:?} at line {line}, expected {expected}");
                 return Err(PackingError::malformed(path, what));
             }
         }
@@ -117,7 +153,29 @@ fn read_csv(source: Source<'_>, limits: &Limits) -> Result<Labels, PackingError>
         let found = most_bytes.saturating_add(1);
         return Err(PackingError::TooLarge { path: path.to_owned(), what: "bytes of CSV", found, limit: most_bytes });
     }
-    by_key(path, rows)
+    if class_indices.is_empty() {
+        return by_key(path, rows);
+    }
+    let mut classes: Vec<(String, u16)> = class_indices.into_iter().collect();
+    classes.sort();
+    let mut sorted_place = vec![0; classes.len()];
+    for (place, (_, occurrence)) in classes.iter().enumerate() {
+        sorted_place[usize::from(*occurrence)] = place as u16;
+    }
+    rows.iter_mut().for_each(|(_, class)| *class = sorted_place[usize::from(*class)]);
+    let class_names = classes.into_iter().map(|(name, _)| name).collect();
+    Ok(Labels::Named { labels: Box::new(by_key(path, rows)?), class_names })
+}
+
+/// Whether a first row is a header: a word where labels stand and, in two columns, no key beside it (a key is an index or
+/// the name of a picture).
+fn is_header(record: &StringRecord) -> bool {
+    let is_word = |field: &str| field.starts_with(char::is_alphabetic);
+    match (record.get(0).map(str::trim), record.get(1).map(str::trim)) {
+        (Some(label), None) => is_word(label),
+        (Some(key), Some(label)) => is_word(label) && key.parse::<usize>().is_err() && !is_picture(Path::new(key)),
+        (None, _) => false,
+    }
 }
 
 /// Orders rows by index where every key is one, else keys them by file.

@@ -50,6 +50,28 @@ fn csv_labels_in_each_form() {
 }
 
 #[test]
+fn csv_labels_may_be_names() {
+    let named = |text: &[u8]| match read("l.csv", text).unwrap() {
+        Labels::Named { labels, class_names } => (*labels, class_names),
+        other => panic!("expected names, found {other:?}"),
+    };
+    let names = ["Ant".to_owned(), "bee".to_owned()];
+    for text in [&b"file,class\na.png,bee\nb.png,Ant\n"[..], b"a.png,bee\nb.png,Ant\n"] {
+        let (labels, class_names) = named(text);
+        let Labels::ByFile(files) = labels else { panic!("expected file names") };
+        assert_eq!((files.len(), files["a.png"], files["b.png"]), (2, 1, 0));
+        assert_eq!(class_names, names);
+    }
+    assert_eq!(named(b"0,bee\n2,bee\n1,Ant\n"), (Labels::ByPosition(vec![1, 0, 1]), names.to_vec()));
+    assert!(
+        refused("l.csv", b"a.png,bee\nb.png,1\n").contains("found label \"1\" at line 2, expected the name of a class")
+    );
+    assert!(refused("l.csv", b"a.png,1\nb.png,bee\n").contains("found label \"bee\" at line 2, expected an integer"));
+    assert!(refused("l.csv", b"a.png,bee\nb.png,\n").contains("found label \"\" at line 2"));
+    assert!(refused("l.csv", b"a.png,bee\na.png,Ant\n").contains("found two labels for a.png"));
+}
+
+#[test]
 fn csv_labels_that_are_wrong() {
     assert!(refused("l.csv", b"index,label\n0,1\n0,2\n").contains("found two labels for 0"));
     assert!(refused("l.csv", b"0,1\n2,2\n").contains("found index 2, expected 0 to 1"));

@@ -7,6 +7,7 @@
 mod elementwise;
 mod hostile;
 mod labels;
+mod own_data;
 mod pictures;
 mod readers;
 mod real_data;
