@@ -1,14 +1,16 @@
 //! The network room against the independently trained reference models: import, goldens, accuracy, integers.
 //!
 //! Needs the shared folder (`NIGHTSHIFT_SHARED`, or `shared` beside the repository); without it each test says so and
-//! returns. Reads files itself, so that it depends on no other room.
+//! returns. Reads files itself; of other rooms it uses the tensors' writer alone.
 
 use std::error::Error;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use nightshift::format::tensors::{Tensor, Values, write_tensors};
 use nightshift::net::bits::labels;
-use nightshift::net::{Calibration, LowerOptions, Network, lower};
+use nightshift::net::network::{Layer, Op};
+use nightshift::net::{Calibration, LowerOptions, Network, SpecTensor, lower};
 use safetensors::SafeTensors;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -128,6 +130,36 @@ fn goldens_come_out_again() -> Outcome {
         for (index, (found, expected)) in logits.iter().zip(&reference.golden_logits).enumerate() {
             let tolerance = 1e-4 * expected.abs().max(1.0);
             assert!((found - expected).abs() <= tolerance, "{name}: logit {index} is {found}, expected {expected}");
+        }
+    }
+    Ok(())
+}
+
+/// As `model.json` and `weights.safetensors` on disk, and a ReLU teacher of the same layers too.
+#[test]
+fn reference_models_are_saved_and_imported_again_bit_for_bit() -> Outcome {
+    let Some(root) = shared() else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("weights.safetensors");
+    for (name, _) in MODELS {
+        let network = load(&root, name)?.network;
+        let mut teacher = network.clone();
+        for (index, layer) in teacher.layers.iter_mut().enumerate() {
+            if matches!(layer.op, Op::Poly2 { .. }) {
+                *layer = Layer { name: format!("{index} relu"), op: Op::Relu };
+            }
+        }
+        for network in [network, teacher] {
+            let spec = network.to_spec()?;
+            let named = spec
+                .tensors
+                .into_iter()
+                .map(|SpecTensor { name, shape, values }| (name, Tensor { shape, values: Values::F32(values) }));
+            write_tensors(&path, &named.collect())?;
+            let weights = std::fs::read(&path)?;
+            let weights = SafeTensors::deserialize(&weights)?;
+            let again = Network::import(&spec.json, &|name| floats(&weights, name))?;
+            assert_eq!(again, network, "{name}");
         }
     }
     Ok(())

@@ -1,16 +1,21 @@
-//! Plain safetensors files from elsewhere (weights, golden values), read whole. Types: F32, F64, I64, U8.
+//! Plain safetensors files (weights, golden values), read and written whole. Types: F32, F64, I64, U8.
 //!
 //! Files of ours go through [`Container`](super::Container), which checks every byte; this reads what other programs
-//! wrote, and only checks that header, shapes and offsets agree. Half-precision types are refused, not widened.
+//! wrote, and only checks that header, shapes and offsets agree. Half-precision types are refused, not widened. Written
+//! are weights for other programs and for a later import: the same tensors give the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::FormatError;
 use super::map::MappedFile;
+use super::numbers::encode;
+use super::writer::{sync_folder_of, temporary_beside};
 
 /// Longest file accepted.
 pub const TENSORS_CAP_BYTES: u64 = 1 << 30;
@@ -86,6 +91,45 @@ fn read_unnamed(path: &Path) -> Result<BTreeMap<String, Tensor>, FormatError> {
     Ok(all)
 }
 
+/// Writes a safetensors file, replacing `path` in one step.
+///
+/// # Errors
+/// Values that do not fill their shape, a file above 1 GiB, and the operating system's.
+pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(), FormatError> {
+    write_unnamed(path, tensors).map_err(|error| error.in_file(path))
+}
+
+fn write_unnamed(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(), FormatError> {
+    let encoded: Vec<(Dtype, Vec<u8>)> = tensors.values().map(|tensor| tensor.values.encode()).collect();
+    let mut views = Vec::with_capacity(tensors.len());
+    for ((name, tensor), (dtype, bytes)) in tensors.iter().zip(&encoded) {
+        let view = TensorView::new(*dtype, tensor.shape.clone(), bytes)
+            .map_err(|error| FormatError::Header(format!("tensor {name:?}: {error}")))?;
+        views.push((name.as_str(), view));
+    }
+    let file_bytes = safetensors::serialize(views, None).map_err(|error| FormatError::Header(error.to_string()))?;
+    if file_bytes.len() as u64 > TENSORS_CAP_BYTES {
+        let what = "file bytes".into();
+        return Err(FormatError::TooLarge { what, found: file_bytes.len() as u64, limit: TENSORS_CAP_BYTES });
+    }
+    let mut temporary = temporary_beside(path, 0o666)?;
+    temporary.write_all(&file_bytes).map_err(FormatError::Write)?;
+    temporary.as_file().sync_all().map_err(FormatError::Write)?;
+    temporary.persist(path).map_err(|error| FormatError::Create(error.error))?;
+    sync_folder_of(path)
+}
+
+impl Values {
+    fn encode(&self) -> (Dtype, Vec<u8>) {
+        match self {
+            Values::F32(values) => (Dtype::F32, encode(values)),
+            Values::F64(values) => (Dtype::F64, encode(values)),
+            Values::I64(values) => (Dtype::I64, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Values::U8(values) => (Dtype::U8, values.clone()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +161,37 @@ mod tests {
         assert_eq!(tensors["i"], Tensor { shape: vec![], values: Values::I64(vec![-7]) });
         assert_eq!(tensors["u"].values, Values::U8(vec![1, 2, 255]));
         assert_eq!(tensors.len(), 4);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_always_the_same_bytes() {
+        let tensor = |shape: &[usize], values| Tensor { shape: shape.to_vec(), values };
+        let tensors = BTreeMap::from([
+            ("f".to_owned(), tensor(&[2, 1], Values::F32(vec![1.5e-42, -0.0]))),
+            ("d".to_owned(), tensor(&[1], Values::F64(vec![0.1]))),
+            ("i".to_owned(), tensor(&[], Values::I64(vec![i64::MIN]))),
+            ("u".to_owned(), tensor(&[3], Values::U8(vec![1, 2, 255]))),
+        ]);
+        let folder = tempfile::tempdir().unwrap();
+        let (path, again) = (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));
+        write_tensors(&path, &tensors).unwrap();
+        write_tensors(&again, &tensors).unwrap();
+        write_tensors(&again, &tensors).unwrap();
+        let found = read_tensors(&path).unwrap();
+        assert_eq!(found, tensors);
+        let Values::F32(floats) = &found["f"].values else { panic!("not floats") };
+        assert!(floats[1].is_sign_negative());
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&again).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "a temporary file was left");
+
+        let short = BTreeMap::from([("s".to_owned(), tensor(&[3], Values::U8(vec![1])))]);
+        let refused = write_tensors(&again, &short).unwrap_err().to_string();
+        assert!(refused.contains("\"s\"") && refused.contains("b.safetensors"), "{refused}");
+        assert_eq!(read_tensors(&again).unwrap(), tensors, "a refused write must leave the file as it was");
+        assert_eq!(
+            write_tensors(&folder.path().join("no/w.safetensors"), &tensors).unwrap_err().kind(),
+            ErrorKind::Create
+        );
     }
 
     #[test]

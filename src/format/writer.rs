@@ -84,16 +84,7 @@ impl ContainerWriter {
         }
         let header_bytes = layout.render(&full_metadata)?.len() as u64;
 
-        let file_name = final_path.file_name().ok_or_else(|| {
-            FormatError::Create(io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name"))
-        })?;
-        let mode = if kind.is_secret() { 0o600 } else { 0o666 };
-        let temporary = tempfile::Builder::new()
-            .prefix(&format!(".{}.", file_name.to_string_lossy()))
-            .suffix(".tmp")
-            .permissions(Permissions::from_mode(mode))
-            .tempfile_in(folder_of(final_path))
-            .map_err(FormatError::Create)?;
+        let temporary = temporary_beside(final_path, if kind.is_secret() { 0o600 } else { 0o666 })?;
         temporary.as_file().set_len(header_bytes + layout.data_bytes as u64).map_err(FormatError::Create)?;
         let written_bytes = layout.sections.iter().map(|_| AtomicU64::new(0)).collect();
         let final_path = final_path.to_path_buf();
@@ -168,9 +159,27 @@ impl ContainerWriter {
         file.sync_all().map_err(FormatError::Write)?;
         let digest = hash_range(file, 0, file_bytes as usize).map_err(FormatError::Write)?;
         persist(self.temporary, path).map_err(FormatError::Create)?;
-        File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(FormatError::Write)?;
+        sync_folder_of(path)?;
         Ok(Written { content_id, digest, file_bytes })
     }
+}
+
+/// `.NAME.RANDOM.tmp` in the folder of `final_path`, with `mode` less the umask; removed when dropped.
+pub(super) fn temporary_beside(final_path: &Path, mode: u32) -> Result<NamedTempFile, FormatError> {
+    let file_name = final_path.file_name().ok_or_else(|| {
+        FormatError::Create(io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a file name"))
+    })?;
+    tempfile::Builder::new()
+        .prefix(&format!(".{}.", file_name.to_string_lossy()))
+        .suffix(".tmp")
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(folder_of(final_path))
+        .map_err(FormatError::Create)
+}
+
+/// Makes a rename in the folder of `path` lasting.
+pub(super) fn sync_folder_of(path: &Path) -> Result<(), FormatError> {
+    File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(FormatError::Write)
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -8,37 +8,42 @@
 //! CIFAR 0.033, 0.113, 0.026.
 
 use super::circuit::FeatureKind;
-use super::draft::Draft;
+use super::draft::{Draft, DraftStage, Root};
 
 /// Largest rescaling of a row, up or down.
 const LARGEST_FACTOR: f64 = 16.0;
 
 /// Rescales the roots of all stages but the last. `alive[stage][row]`: rows that anything reads.
 pub(super) fn balance(draft: &mut Draft, alive: &[Vec<bool>]) {
+    let all_needs = column_needs(draft, alive);
     let mut factors = vec![1.0; draft.columns.len()];
     for stage in 0..draft.stages.len() - 1 {
-        let needs = column_needs(draft, alive, stage);
-        let forms = &mut draft.stages[stage].forms;
+        let column = |kind, row| draft.columns.column(stage + 1, kind, row) as usize;
+        let DraftStage { forms, roots, .. } = &mut draft.stages[stage];
+        let needs: Vec<f64> = (0..forms.rows())
+            .map(|row| all_needs[column(FeatureKind::Value, row)].max(all_needs[column(FeatureKind::Square, row)]))
+            .collect();
         for (weight, column) in forms.weights.iter_mut().zip(&forms.columns) {
             *weight *= factors[*column as usize];
         }
-        let row_max: Vec<f64> = (0..forms.rows())
-            .map(|row| forms.row(row).fold(0.0, |largest: f64, (_, weight)| largest.max(weight.abs())))
-            .collect();
-        let largest =
+        let row_max: Vec<f64> = (0..forms.rows()).map(|row| largest(&forms.weights[forms.range(row)])).collect();
+        let stage_max =
             row_max.iter().zip(&alive[stage]).filter(|(_, alive)| **alive).fold(0.0, |l: f64, (&m, _)| l.max(m));
-        let most = needs.iter().fold(0.0, |largest: f64, &need| largest.max(need));
+        let most = largest(&needs);
         for row in 0..forms.rows() {
             if !alive[stage][row] || row_max[row] == 0.0 || needs[row] == 0.0 {
                 continue;
             }
-            let wanted = cube_root(largest / row_max[row] * (needs[row] / most));
+            let wanted = cube_root(stage_max / row_max[row] * (needs[row] / most));
             let t = wanted.clamp(1.0 / LARGEST_FACTOR, LARGEST_FACTOR);
             let range = forms.range(row);
             forms.weights[range].iter_mut().for_each(|weight| *weight *= t);
             forms.constants[row] *= t;
-            factors[draft.columns.column(stage + 1, FeatureKind::Value, row) as usize] = 1.0 / t;
-            factors[draft.columns.column(stage + 1, FeatureKind::Square, row) as usize] = 1.0 / (t * t);
+            if let Root::Row { factor, .. } = &mut roots[row] {
+                *factor *= t;
+            }
+            factors[column(FeatureKind::Value, row)] = 1.0 / t;
+            factors[column(FeatureKind::Square, row)] = 1.0 / (t * t);
         }
     }
     if let Some(last) = draft.stages.last_mut() {
@@ -48,20 +53,24 @@ pub(super) fn balance(draft: &mut Draft, alive: &[Vec<bool>]) {
     }
 }
 
-/// Per root of `stage`: the largest weight of its columns in later stages, each relative to the largest of its row.
-fn column_needs(draft: &Draft, alive: &[Vec<bool>], stage: usize) -> Vec<f64> {
-    let mut needs = vec![0.0f64; draft.stages[stage].forms.rows()];
-    for (later, alive) in draft.stages.iter().zip(alive).skip(stage + 1) {
-        for row in (0..later.forms.rows()).filter(|&row| alive[row]) {
-            let row_max = later.forms.row(row).fold(0.0, |largest: f64, (_, weight)| largest.max(weight.abs()));
+/// Largest magnitude; 0 for none.
+fn largest(weights: &[f64]) -> f64 {
+    weights.iter().fold(0.0, |largest: f64, weight| largest.max(weight.abs()))
+}
+
+/// Per column: its largest weight in any row, relative to the largest of that row. A stage's needs come from later stages,
+/// which balancing has not touched when it comes to the stage, so all can be taken before it starts.
+fn column_needs(draft: &Draft, alive: &[Vec<bool>]) -> Vec<f64> {
+    let mut needs = vec![0.0f64; draft.columns.len()];
+    for (stage, alive) in draft.stages.iter().zip(alive) {
+        for row in (0..stage.forms.rows()).filter(|&row| alive[row]) {
+            let row_max = largest(&stage.forms.weights[stage.forms.range(row)]);
             if row_max == 0.0 {
                 continue;
             }
-            for (column, weight) in later.forms.row(row) {
-                let (buffer, _, entry) = draft.columns.place(column);
-                if buffer == stage + 1 {
-                    needs[entry] = needs[entry].max(weight.abs() / row_max);
-                }
+            for (column, weight) in stage.forms.row(row) {
+                let need = &mut needs[column as usize];
+                *need = need.max(weight.abs() / row_max);
             }
         }
     }

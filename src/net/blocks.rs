@@ -11,13 +11,13 @@ use super::circuit::{Block, FeatureKind};
 use super::forms::Columns;
 
 /// Integer rows over columns of the draft, kept with their zeros.
-pub(super) struct IntegerRows {
+pub(super) struct IntegerRows<'a> {
     /// Per row: its output index.
     pub(super) outputs: Vec<u32>,
     /// Per row: columns, ascending.
-    pub(super) columns: Vec<Vec<u32>>,
+    pub(super) columns: Vec<&'a [u32]>,
     /// Per row: one integer a column.
-    pub(super) weights: Vec<Vec<i16>>,
+    pub(super) weights: Vec<&'a [i16]>,
 }
 
 /// A block still over columns of the draft.
@@ -27,12 +27,12 @@ struct Group {
 }
 
 /// Groups rows into blocks. Returns the used columns, ascending, and the blocks whose `columns` index into them.
-pub(super) fn build_blocks(rows: &IntegerRows, space: &Columns) -> (Vec<u32>, Vec<Block>) {
+pub(super) fn build_blocks(rows: &IntegerRows<'_>, space: &Columns) -> (Vec<u32>, Vec<Block>) {
     let mut trimmed: Vec<Group> = Vec::new();
     let mut by_pattern: HashMap<&[u32], usize> = HashMap::new();
     for (row, columns) in rows.columns.iter().enumerate() {
         let index = *by_pattern.entry(columns).or_insert_with(|| {
-            trimmed.push(Group { rows: Vec::new(), columns: columns.clone() });
+            trimmed.push(Group { rows: Vec::new(), columns: columns.to_vec() });
             trimmed.len() - 1
         });
         trimmed[index].rows.push(row);
@@ -94,16 +94,20 @@ fn split_singles(single: &[Group], space: &Columns) -> Vec<Group> {
 }
 
 /// The group's block without all-zero rows and columns, `columns` still to be numbered; `None` where nothing is left.
-fn trim(group: &Group, source: &IntegerRows) -> Option<(Vec<u32>, Block)> {
+fn trim(group: &Group, source: &IntegerRows<'_>) -> Option<(Vec<u32>, Block)> {
     let width = group.columns.len();
     let mut matrix = Vec::with_capacity(group.rows.len() * width);
     let mut outputs = Vec::new();
     for &row in &group.rows {
         let start = matrix.len();
-        let mut own = source.columns[row].iter().zip(&source.weights[row]);
-        for column in &group.columns {
-            // Group columns are a subset of the row's, both ascending.
-            matrix.push(own.find(|(other, _)| *other == column).map_or(0, |(_, &weight)| weight));
+        if source.columns[row].len() == width {
+            matrix.extend_from_slice(source.weights[row]);
+        } else {
+            let mut own = source.columns[row].iter().zip(source.weights[row]);
+            for column in &group.columns {
+                // Group columns are a subset of the row's, both ascending.
+                matrix.push(own.find(|(other, _)| *other == column).map_or(0, |(_, &weight)| weight));
+            }
         }
         if matrix[start..].iter().all(|&weight| weight == 0) {
             matrix.truncate(start);

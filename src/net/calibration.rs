@@ -39,12 +39,34 @@ impl Calibration {
     }
 }
 
-/// Largest magnitude of each input of the quadratic layers.
-pub(super) struct Ranges {
+/// Largest magnitude of each input of the quadratic layers over some images, by which [`lower`](super::lower()) decides
+/// how neurons are written. Measured once, it serves any weights of the same architecture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranges {
     /// `[layer][entry]`; empty for other layers.
     pub(super) max_abs: Vec<Vec<f64>>,
     /// The float logits, `[class][image]`.
     pub(super) logits: Vec<f64>,
+}
+
+impl Ranges {
+    /// Runs the clear oracle over the calibration images.
+    ///
+    /// Errors: an invalid network, images of another size, logits that are not finite.
+    pub fn measure(network: &Network, calibration: &Calibration) -> Result<Ranges, NetError> {
+        measure_ranges(network, calibration)
+    }
+
+    /// Whether they were measured on a network of the same architecture.
+    pub(super) fn check(&self, network: &Network) -> Result<(), NetError> {
+        same_len("ranges", "layers", self.max_abs.len(), network.layers.len())?;
+        for ((layer, shape), ranges) in network.layers.iter().zip(network.value_shapes()?).zip(&self.max_abs) {
+            let quadratic = matches!(layer.op, Op::Poly2 { .. });
+            let expected = if quadratic { shape.iter().product() } else { 0 };
+            same_len(&layer.name, "ranges", ranges.len(), expected)?;
+        }
+        Ok(())
+    }
 }
 
 /// Runs the clear oracle over the calibration images.

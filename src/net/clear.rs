@@ -66,7 +66,7 @@ impl Network {
                         let other = if *with == index { &current } else { &values[*with] };
                         current.iter().zip(other).map(|(&left, &right)| left + right).collect()
                     }
-                    Op::BatchNorm { .. } | Op::Poly2 { .. } => {
+                    Op::BatchNorm { .. } | Op::Poly2 { .. } | Op::Relu => {
                         pointwise(&layer.op, shape, &mut current, width);
                         current
                     }
@@ -147,7 +147,7 @@ fn pool(kernel: usize, stride: usize, shape: &[usize], output: &[usize], values:
     result
 }
 
-/// Batch normalisation and quadratics, in place.
+/// Batch normalisation, quadratics and ReLU, in place.
 fn pointwise(op: &Op, shape: &[usize], values: &mut [f64], width: usize) {
     let per_channel = shape[1..].iter().product::<usize>();
     for (entry, row) in values.chunks_exact_mut(width).enumerate() {
@@ -164,6 +164,8 @@ fn pointwise(op: &Op, shape: &[usize], values: &mut [f64], width: usize) {
                 let (a, b, c) = (f64::from(a[index]), f64::from(b[index]), f64::from(c[index]));
                 row.iter_mut().for_each(|value| *value = (a * *value + b) * *value + c);
             }
+            // Not `max`, which would turn NaN into zero.
+            Op::Relu => row.iter_mut().filter(|value| **value < 0.0).for_each(|value| *value = 0.0),
             _ => {}
         }
     }

@@ -19,17 +19,35 @@ use super::shapes::show;
 pub(super) struct DraftStage {
     pub(super) name: String,
     pub(super) forms: Forms,
+    /// How the quadratic layer's inputs are read from the rows; empty for the last stage.
+    pub(super) roots: Vec<Root>,
+}
+
+/// How the input x of a neuron's quadratic is read from the row z that stands for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Root {
+    /// x = z / factor - shift.
+    Row { factor: f64, shift: f64 },
+    /// x is this for every image.
+    Constant(f64),
+    /// Nothing depends on x.
+    Unread,
 }
 
 /// All stages over one space of columns.
 pub(super) struct Draft {
     pub(super) columns: Columns,
     pub(super) stages: Vec<DraftStage>,
+    /// Per stage but the last: the quadratic layer that closes it.
+    pub(super) quadratics: Vec<usize>,
 }
 
 /// Propagates the layers. `shift_limit`: see [`LowerOptions`](super::LowerOptions).
 pub(super) fn draft(network: &Network, ranges: &Ranges, shift_limit: f64) -> Result<Draft, NetError> {
     let shapes = network.value_shapes()?;
+    if let Some(Layer { name, op }) = network.layers.iter().find(|layer| matches!(layer.op, Op::Relu)) {
+        return Err(NetError::NoCircuit { place: name.clone(), kind: op.kind() });
+    }
     let mut kept = vec![false; shapes.len()];
     for layer in &network.layers {
         if let Op::Add { with } = layer.op {
@@ -37,7 +55,7 @@ pub(super) fn draft(network: &Network, ranges: &Ranges, shift_limit: f64) -> Res
         }
     }
     let entries = shapes[0].iter().product::<usize>();
-    let mut draft = Draft { columns: Columns::new(entries)?, stages: Vec::new() };
+    let mut draft = Draft { columns: Columns::new(entries)?, stages: Vec::new(), quadratics: Vec::new() };
     let mut current = Forms::new();
     for entry in 0..entries {
         let column = draft.columns.column(0, FeatureKind::Value, entry);
@@ -51,16 +69,11 @@ pub(super) fn draft(network: &Network, ranges: &Ranges, shift_limit: f64) -> Res
         current = match &layer.op {
             Op::Flatten => current,
             Op::Poly2 { a, .. } if a.iter().any(|&a| a != 0.0) => {
-                let (roots, next) = complete_squares(
-                    &mut draft.columns,
-                    draft.stages.len(),
-                    layer,
-                    shape,
-                    &current,
-                    &ranges.max_abs[index],
-                    shift_limit,
-                )?;
-                draft.stages.push(DraftStage { name: name.finish(shape), forms: roots });
+                let (stage, max_abs) = (draft.stages.len(), &ranges.max_abs[index]);
+                let (forms, roots, next) =
+                    complete_squares(&mut draft.columns, stage, layer, shape, current, max_abs, shift_limit)?;
+                draft.stages.push(DraftStage { name: name.finish(shape), forms, roots });
+                draft.quadratics.push(index);
                 next
             }
             Op::Add { with } => {
@@ -77,12 +90,12 @@ pub(super) fn draft(network: &Network, ranges: &Ranges, shift_limit: f64) -> Res
             }
             op => {
                 name.part(op.kind());
-                apply_linear(op, shape, output, &current, draft.columns.len())?
+                apply_linear(op, shape, output, current, draft.columns.len())?
             }
         };
         all_finite(&layer.name, "folded weights", current.weights.iter().chain(&current.constants).copied())?;
     }
-    draft.stages.push(DraftStage { name: name.finish(&shapes[shapes.len() - 1]), forms: current });
+    draft.stages.push(DraftStage { name: name.finish(&shapes[shapes.len() - 1]), forms: current, roots: Vec::new() });
     Ok(draft)
 }
 
@@ -114,7 +127,13 @@ impl StageName {
 pub(super) const MAX_NAME: usize = 200;
 
 /// A linear layer (or a quadratic without squares) applied to forms.
-fn apply_linear(op: &Op, shape: &[usize], output: &[usize], input: &Forms, columns: usize) -> Result<Forms, NetError> {
+fn apply_linear(
+    op: &Op,
+    shape: &[usize],
+    output: &[usize],
+    mut input: Forms,
+    columns: usize,
+) -> Result<Forms, NetError> {
     let mut combiner = Combiner::new(columns);
     let mut out = Forms::new();
     match op {
@@ -133,7 +152,7 @@ fn apply_linear(op: &Op, shape: &[usize], output: &[usize], input: &Forms, colum
                         let x = (left + tap % kernel_columns).checked_sub(padding[1]);
                         if let (Some(y), Some(x)) = (y.filter(|&y| y < shape[1]), x.filter(|&x| x < shape[2])) {
                             let source = first + tap / (kernel_rows * kernel_columns);
-                            combiner.add_row(f64::from(weight), input, (source * shape[1] + y) * shape[2] + x);
+                            combiner.add_row(f64::from(weight), &input, (source * shape[1] + y) * shape[2] + x);
                         }
                     }
                     combiner.finish(&mut out)?;
@@ -144,7 +163,7 @@ fn apply_linear(op: &Op, shape: &[usize], output: &[usize], input: &Forms, colum
             for (weights, &bias) in weight.chunks_exact(*inner).zip(bias) {
                 combiner.add_constant(f64::from(bias));
                 for (row, &weight) in weights.iter().enumerate() {
-                    combiner.add_row(f64::from(weight), input, row);
+                    combiner.add_row(f64::from(weight), &input, row);
                 }
                 combiner.finish(&mut out)?;
             }
@@ -156,77 +175,86 @@ fn apply_linear(op: &Op, shape: &[usize], output: &[usize], input: &Forms, colum
                 let (top, left) = (index / output[2] % output[1] * stride, index % output[2] * stride);
                 for tap in 0..kernel * kernel {
                     let (y, x) = (top + tap / kernel, left + tap % kernel);
-                    combiner.add_row(share, input, (channel * shape[1] + y) * shape[2] + x);
+                    combiner.add_row(share, &input, (channel * shape[1] + y) * shape[2] + x);
                 }
                 combiner.finish(&mut out)?;
             }
         }
         Op::BatchNorm { gamma, beta, mean, var, eps } => {
             let per_channel = shape[1..].iter().product::<usize>();
-            for row in 0..input.rows() {
+            input.rewrite_rows(|row, _, constant| {
                 let channel = row / per_channel;
                 let factor = f64::from(gamma[channel]) / (f64::from(var[channel]) + eps).sqrt();
-                combiner.add_row(factor, input, row);
-                combiner.add_constant(f64::from(beta[channel]) - factor * f64::from(mean[channel]));
-                combiner.finish(&mut out)?;
-            }
+                let offset = f64::from(beta[channel]) - factor * f64::from(mean[channel]);
+                Some((factor, factor * constant + offset))
+            });
+            return Ok(input);
         }
         Op::Poly2 { granularity, b, c, .. } => {
             let per_channel = shape[1..].iter().product::<usize>();
-            for row in 0..input.rows() {
+            input.rewrite_rows(|row, _, constant| {
                 let index = granularity.index(row, row / per_channel);
-                combiner.add_row(f64::from(b[index]), input, row);
-                combiner.add_constant(f64::from(c[index]));
-                combiner.finish(&mut out)?;
-            }
+                let factor = f64::from(b[index]);
+                Some((factor, factor * constant + f64::from(c[index])))
+            });
+            return Ok(input);
         }
-        Op::Flatten | Op::Add { .. } => return Ok(input.clone()),
+        Op::Flatten | Op::Add { .. } | Op::Relu => return Ok(input),
     }
     Ok(out)
 }
 
-/// Closes stage `stage`: its roots z as forms over older columns, and the activations as forms over the roots.
+/// Closes stage `stage`: its roots z as forms over older columns, how x is read from them, and the activations as forms over
+/// the roots.
 fn complete_squares(
     columns: &mut Columns,
     stage: usize,
     layer: &Layer,
     shape: &[usize],
-    input: &Forms,
+    mut forms: Forms,
     max_abs: &[f64],
     shift_limit: f64,
-) -> Result<(Forms, Forms), NetError> {
-    let Op::Poly2 { granularity, a, b, c } = &layer.op else { return Ok((Forms::new(), input.clone())) };
-    columns.push(input.rows())?;
+) -> Result<(Forms, Vec<Root>, Forms), NetError> {
+    let Op::Poly2 { granularity, a, b, c } = &layer.op else { return Ok((Forms::new(), Vec::new(), forms)) };
+    columns.push(forms.rows())?;
     let per_channel = shape[1..].iter().product::<usize>();
     let layer_max = max_abs.iter().fold(0.0, |largest: f64, &max| largest.max(max));
-    let (mut roots, mut next) = (Forms::new(), Forms::new());
-    for (row, &max_abs) in max_abs.iter().enumerate() {
+    let (mut roots, mut next) = (Vec::with_capacity(forms.rows()), Forms::new());
+    let mut pushed = Ok(());
+    let mut activation = |terms: &[(u32, f64)], constant: f64| {
+        if pushed.is_ok() {
+            pushed = next.push(terms.iter().copied().filter(|&(_, weight)| weight != 0.0), constant);
+        }
+    };
+    forms.rewrite_rows(|row, weights, constant| {
         let index = granularity.index(row, row / per_channel);
         let (a, b, c) = (f64::from(a[index]), f64::from(b[index]), f64::from(c[index]));
-        let constant = input.constants[row];
         let value = columns.column(stage + 1, FeatureKind::Value, row);
         let square = columns.column(stage + 1, FeatureKind::Square, row);
-        if input.row(row).all(|(_, weight)| weight == 0.0) || (a == 0.0 && b == 0.0) {
+        if (a == 0.0 && b == 0.0) || weights.iter().all(|&weight| weight == 0.0) {
             // The same for every image: no root, only a constant further on.
-            let known = if a == 0.0 && b == 0.0 { c } else { (a * constant + b) * constant + c };
-            roots.push(std::iter::empty(), 0.0)?;
-            next.push(std::iter::empty(), known)?;
-            continue;
+            let unread = a == 0.0 && b == 0.0;
+            roots.push(if unread { Root::Unread } else { Root::Constant(constant) });
+            let known = if unread { c } else { (a * constant + b) * constant + c };
+            activation(&[], known);
+            return None;
         }
         let shift = b / (2.0 * a);
         if a != 0.0 && shift.abs() <= shift_limit * layer_max {
-            let root = a.abs().sqrt();
-            roots.push(input.row(row).map(|(column, weight)| (column, root * weight)), root * (constant + shift))?;
-            next.push(std::iter::once((square, a.signum())), c - b * shift / 2.0)?;
+            let factor = a.abs().sqrt();
+            roots.push(Root::Row { factor, shift });
+            activation(&[(square, a.signum())], c - b * shift / 2.0);
+            Some((factor, factor * (constant + shift)))
         } else {
-            let factor = 1.0 / power_of_two_below(max_abs);
-            roots.push(input.row(row).map(|(column, weight)| (column, factor * weight)), factor * constant)?;
-            let terms = [(value, b / factor), (square, a / (factor * factor))];
-            next.push(terms.into_iter().filter(|&(_, weight)| weight != 0.0), c)?;
+            let factor = 1.0 / power_of_two_below(max_abs[row]);
+            roots.push(Root::Row { factor, shift: 0.0 });
+            activation(&[(value, b / factor), (square, a / (factor * factor))], c);
+            Some((factor, factor * constant))
         }
-    }
-    all_finite(&layer.name, "completed squares", roots.weights.iter().chain(&roots.constants).copied())?;
-    Ok((roots, next))
+    });
+    pushed?;
+    all_finite(&layer.name, "completed squares", forms.weights.iter().chain(&forms.constants).copied())?;
+    Ok((forms, roots, next))
 }
 
 /// Largest power of two not above a positive number, within 2^-40 .. 2^40; 1 for zero.

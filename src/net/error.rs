@@ -62,6 +62,14 @@ pub enum NetError {
         /// Largest accepted.
         limit: u128,
     },
+    /// A layer that is no polynomial and so cannot become a circuit.
+    #[error("{place}: a {kind} has no polynomial circuit; only teachers have one")]
+    NoCircuit {
+        /// Layer.
+        place: String,
+        /// Its kind.
+        kind: &'static str,
+    },
     /// A class whose logit depends on no pixel: its ciphertext would be transparent.
     #[error("logit of class {class} has no non-zero weight at {weight_bits} bits, expected at least one")]
     ConstantLogit {

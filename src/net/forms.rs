@@ -107,6 +107,32 @@ impl Forms {
     }
 }
 
+impl Forms {
+    /// Rewrites every row in place. `rule(row, weights, constant)` gives the factor of its weights and its new constant, or
+    /// `None` for a row to be emptied (constant 0).
+    pub(super) fn rewrite_rows(&mut self, mut rule: impl FnMut(usize, &[f64], f64) -> Option<(f64, f64)>) {
+        let (mut read, mut written) = (0, 0);
+        for row in 0..self.rows() {
+            let end = self.starts[row + 1];
+            let rewritten = rule(row, &self.weights[read..end], self.constants[row]);
+            if let Some((factor, _)) = rewritten {
+                // The sum's first term is added to zero, so that no weight becomes -0.
+                self.weights[read..end].iter_mut().for_each(|weight| *weight = 0.0 + factor * *weight);
+                if written != read {
+                    self.weights.copy_within(read..end, written);
+                    self.columns.copy_within(read..end, written);
+                }
+                written += end - read;
+            }
+            self.constants[row] = rewritten.map_or(0.0, |(_, constant)| constant);
+            self.starts[row + 1] = written;
+            read = end;
+        }
+        self.weights.truncate(written);
+        self.columns.truncate(written);
+    }
+}
+
 /// Adds up multiples of forms, one output row at a time.
 pub(super) struct Combiner {
     weights: Vec<f64>,
@@ -140,7 +166,9 @@ impl Combiner {
 
     /// Appends the sum to `out` and starts over.
     pub(super) fn finish(&mut self, out: &mut Forms) -> Result<(), NetError> {
-        self.touched.sort_unstable();
+        if !self.touched.is_sorted() {
+            self.touched.sort_unstable();
+        }
         let (weights, present) = (&mut self.weights, &mut self.present);
         let terms = self.touched.iter().map(|&column| {
             present[column as usize] = false;

@@ -7,10 +7,11 @@ use super::balance::balance;
 use super::blocks::{IntegerRows, build_blocks};
 use super::calibration::{Calibration, Ranges, measure_ranges};
 use super::circuit::{Circuit, Feature, FeatureKind, LinearMap, Source, Stage, StageStats};
-use super::draft::{Draft, draft};
+use super::draft::{Draft, DraftStage, Root, draft};
 use super::error::{NetError, all_finite};
 use super::gains::fill_stats;
 use super::network::Network;
+use super::shadow::{LayerPlaces, Place};
 
 /// How to lower.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,38 +60,44 @@ pub fn lower(network: &Network, options: &LowerOptions, calibration: &Calibratio
 
 /// The circuit without its calibration figures (all zero).
 pub(super) fn lower_weights(network: &Network, options: &LowerOptions, ranges: &Ranges) -> Result<Circuit, NetError> {
+    Ok(lower_with_places(network, options, ranges)?.0)
+}
+
+/// The circuit without its calibration figures, and where in it the quadratic layers' inputs are.
+pub(super) fn lower_with_places(
+    network: &Network,
+    options: &LowerOptions,
+    ranges: &Ranges,
+) -> Result<(Circuit, Vec<LayerPlaces>), NetError> {
     options.check()?;
+    ranges.check(network)?;
     let mut draft = draft(network, ranges, options.shift_limit)?;
     let alive = read_rows(&draft, |stage, position| draft.stages[stage].forms.weights[position] != 0.0);
     balance(&mut draft, &alive);
     let integers = round_stages(&mut draft, &alive, options)?;
-    let circuit = assemble(network.input.shape, &draft, &integers, options);
+    let (circuit, places) = assemble(network.input.shape, &draft, &integers, options);
     circuit.validate()?;
-    Ok(circuit)
+    Ok((circuit, places))
 }
 
 /// Which rows of each stage a later stage reads, given which weights count. All rows of the last stage.
 fn read_rows(draft: &Draft, counts: impl Fn(usize, usize) -> bool) -> Vec<Vec<bool>> {
-    let mut alive: Vec<Vec<bool>> = draft.stages.iter().map(|stage| vec![false; stage.forms.rows()]).collect();
-    if let Some(last) = alive.last_mut() {
-        last.fill(true);
-    }
-    for stage in (0..draft.stages.len()).rev() {
-        let forms = &draft.stages[stage].forms;
-        for row in 0..forms.rows() {
-            if !alive[stage][row] {
-                continue;
-            }
-            for position in forms.range(row) {
-                if counts(stage, position) {
-                    let (buffer, _, entry) = draft.columns.place(forms.columns[position]);
-                    if buffer > 0 {
-                        alive[buffer - 1][entry] = true;
-                    }
-                }
+    let last = draft.stages.len() - 1;
+    let mut read = vec![false; draft.columns.len()];
+    let mut alive: Vec<Vec<bool>> = Vec::new();
+    for (stage, source) in draft.stages.iter().enumerate().rev() {
+        let column = |kind, row| draft.columns.column(stage + 1, kind, row) as usize;
+        let is_read = |row| read[column(FeatureKind::Value, row)] || read[column(FeatureKind::Square, row)];
+        let rows: Vec<bool> = (0..source.forms.rows()).map(|row| stage == last || is_read(row)).collect();
+        for row in (0..source.forms.rows()).filter(|&row| rows[row]) {
+            for position in source.forms.range(row) {
+                // A column once read stays read.
+                read[source.forms.columns[position] as usize] |= counts(stage, position);
             }
         }
+        alive.push(rows);
     }
+    alive.reverse();
     alive
 }
 
@@ -105,33 +112,38 @@ struct IntegerStage {
 fn round_stages(draft: &mut Draft, alive: &[Vec<bool>], options: &LowerOptions) -> Result<Vec<IntegerStage>, NetError> {
     let last = draft.stages.len() - 1;
     let mut known: Vec<Option<f64>> = vec![None; draft.columns.len()];
+    let mut any_known = false;
     let mut stages = Vec::new();
     for stage in 0..=last {
-        let forms = &mut draft.stages[stage].forms;
-        for row in 0..forms.rows() {
+        let DraftStage { name, forms, roots } = &mut draft.stages[stage];
+        for row in (0..forms.rows()).filter(|_| any_known) {
             for position in forms.range(row) {
                 if let Some(constant) = known[forms.columns[position] as usize] {
                     forms.constants[row] += std::mem::take(&mut forms.weights[position]) * constant;
                 }
             }
         }
-        all_finite(&draft.stages[stage].name, "weights", draft.stages[stage].forms.weights.iter().copied())?;
-        let forms = &draft.stages[stage].forms;
-        let rows = (0..forms.rows()).filter(|&row| alive[stage][row]);
-        let largest =
-            rows.flat_map(|row| forms.row(row)).fold(0.0, |largest: f64, (_, weight)| largest.max(weight.abs()));
+        all_finite(name, "weights", forms.weights.iter().copied())?;
+        let mut largest = 0.0f64;
+        for row in (0..forms.rows()).filter(|&row| alive[stage][row]) {
+            largest = forms.weights[forms.range(row)].iter().fold(largest, |most, weight| most.max(weight.abs()));
+        }
         let limit = f64::from((1i32 << (options.bits(stage) - 1)) - 1);
         // A stage of constants only has no rows in the end; any finite scale will do.
         let scale = if largest > 0.0 { limit / largest } else { 1.0 };
         if !scale.is_finite() {
             let expected = "large enough for a finite scale";
-            return Err(NetError::mismatch(&draft.stages[stage].name, "largest weight", largest, expected));
+            return Err(NetError::mismatch(&*name, "largest weight", largest, expected));
         }
-        let round = |weight: &f64| (weight * scale).round().clamp(-limit, limit) as i16;
-        let mut weights: Vec<i16> = forms.weights.iter().map(round).collect();
+        let mut weights: Vec<i16> =
+            forms.weights.iter().map(|weight| round((weight * scale).clamp(-limit, limit))).collect();
         for row in 0..forms.rows() {
+            let constant = forms.constants[row];
             if !alive[stage][row] {
                 weights[forms.range(row)].fill(0);
+                if let Some(root) = roots.get_mut(row) {
+                    *root = Root::Unread;
+                }
             }
             if weights[forms.range(row)].iter().any(|&weight| weight != 0) {
                 continue;
@@ -139,7 +151,10 @@ fn round_stages(draft: &mut Draft, alive: &[Vec<bool>], options: &LowerOptions) 
             if stage == last {
                 return Err(NetError::ConstantLogit { class: row, weight_bits: options.bits(stage) });
             }
-            let constant = forms.constants[row];
+            if let Root::Row { factor, shift } = roots[row] {
+                roots[row] = Root::Constant(constant / factor - shift);
+            }
+            any_known = true;
             known[draft.columns.column(stage + 1, FeatureKind::Value, row) as usize] = Some(constant);
             known[draft.columns.column(stage + 1, FeatureKind::Square, row) as usize] = Some(constant * constant);
         }
@@ -148,12 +163,26 @@ fn round_stages(draft: &mut Draft, alive: &[Vec<bool>], options: &LowerOptions) 
     Ok(stages)
 }
 
+/// A number of magnitude at most 2^15, rounded to the nearest integer, halves away from zero: `f64::round` without the call
+/// into the mathematics library that it is on plain x86-64.
+fn round(number: f64) -> i16 {
+    let whole = number as i32;
+    let rest = number - f64::from(whole);
+    (whole + i32::from(rest >= 0.5) - i32::from(rest <= -0.5)) as i16
+}
+
 /// Drops what nobody reads, renumbers, and builds the blocks.
-fn assemble(input_shape: [usize; 3], draft: &Draft, integers: &[IntegerStage], options: &LowerOptions) -> Circuit {
+fn assemble(
+    input_shape: [usize; 3],
+    draft: &Draft,
+    integers: &[IntegerStage],
+    options: &LowerOptions,
+) -> (Circuit, Vec<LayerPlaces>) {
     let alive = read_rows(draft, |stage, position| integers[stage].weights[position] != 0);
     let mut stage_number = Vec::new();
     let mut row_number = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
+    let mut places = Vec::new();
     for (stage, (source, integer)) in draft.stages.iter().zip(integers).enumerate() {
         let forms = &source.forms;
         stage_number.push(stages.len());
@@ -165,10 +194,20 @@ fn assemble(input_shape: [usize; 3], draft: &Draft, integers: &[IntegerStage], o
             let range = forms.range(row);
             numbers[row] = count;
             rows.outputs.push(count);
-            rows.columns.push(forms.columns[range.clone()].to_vec());
-            rows.weights.push(integer.weights[range].to_vec());
+            rows.columns.push(&forms.columns[range.clone()]);
+            rows.weights.push(&integer.weights[range]);
             bias.push(forms.constants[row]);
             count += 1;
+        }
+        if let Some(&layer) = draft.quadratics.get(stage) {
+            let place = |(row, root): (usize, &Root)| match *root {
+                Root::Row { factor, shift } if alive[stage][row] => {
+                    Place::Row { stage: stages.len(), row: numbers[row] as usize, factor, shift }
+                }
+                Root::Constant(x) => Place::Constant(x),
+                Root::Row { .. } | Root::Unread => Place::Unread,
+            };
+            places.push(LayerPlaces { layer, places: source.roots.iter().enumerate().map(place).collect() });
         }
         row_number.push(numbers);
         if count == 0 {
@@ -196,5 +235,5 @@ fn assemble(input_shape: [usize; 3], draft: &Draft, integers: &[IntegerStage], o
         };
         stages.push(Stage { name: source.name.clone(), features, map, stats: StageStats::ZERO });
     }
-    Circuit { input_shape, input_stats: StageStats::ZERO, stages }
+    (Circuit { input_shape, input_stats: StageStats::ZERO, stages }, places)
 }

@@ -4,6 +4,8 @@
 //! [`Circuit`]: integer linear maps over values and squares of values, nothing else. The clear
 //! oracle evaluates the first, the integer oracle the second. No cryptography is known here.
 //!
+//! Quantisation-aware training reads the circuit's pre-activations through a [`Shadow`](shadow::Shadow).
+//!
 //! Buffers of images are entry-major, `[entry][image]`: all images' values of one entry lie together, as in a ciphertext.
 
 mod balance;
@@ -15,6 +17,7 @@ pub mod circuit;
 mod clear;
 mod draft;
 mod error;
+mod export;
 mod forms;
 mod gains;
 mod integer;
@@ -23,6 +26,7 @@ pub mod network;
 mod panel;
 #[doc(hidden)]
 pub mod sample;
+pub mod shadow;
 mod shapes;
 mod spec;
 
@@ -30,6 +34,7 @@ pub use bits::{BitChoice, choose_bits};
 pub use calibration::Calibration;
 pub use circuit::Circuit;
 pub use error::NetError;
+pub use export::{Spec, SpecTensor};
 pub use lower::{LowerOptions, lower};
 pub use network::Network;
 

@@ -85,6 +85,8 @@ pub enum Op {
         /// as `a`
         c: Vec<f32>,
     },
+    /// max(x, 0). Only teachers have one: it has no circuit, so lowering and packages refuse it.
+    Relu,
     /// Residual addition of an earlier value of the same shape.
     Add {
         /// 0 is the input, k the output of layer k - 1 (so `with` is at most this layer's own index).

@@ -60,12 +60,13 @@ impl Op {
             Op::BatchNorm { .. } => "batchnorm",
             Op::Flatten => "flatten",
             Op::Poly2 { .. } => "poly2",
+            Op::Relu => "relu",
             Op::Add { .. } => "add",
         }
     }
 
     /// Its tensors with their names and expected lengths, given the running shape.
-    fn tensors(&self, shape: &[usize]) -> Vec<(&'static str, &[f32], usize)> {
+    pub(super) fn tensors(&self, shape: &[usize]) -> Vec<(&'static str, &[f32], usize)> {
         match self {
             Op::Conv2d { weight, weight_shape, bias, .. } => {
                 vec![("weight", weight, entries(weight_shape).unwrap_or(usize::MAX)), ("bias", bias, weight_shape[0])]
@@ -90,7 +91,7 @@ impl Op {
                 };
                 vec![("a", a, count), ("b", b, count), ("c", c, count)]
             }
-            Op::AvgPool2d { .. } | Op::Flatten | Op::Add { .. } => Vec::new(),
+            Op::AvgPool2d { .. } | Op::Flatten | Op::Relu | Op::Add { .. } => Vec::new(),
         }
     }
 }
@@ -154,7 +155,7 @@ impl Layer {
                 vec![*out]
             }
             Op::Flatten => vec![checked_entries(&self.name, "input shape", shape)?],
-            Op::BatchNorm { .. } | Op::Poly2 { .. } => shape.clone(),
+            Op::BatchNorm { .. } | Op::Poly2 { .. } | Op::Relu => shape.clone(),
             Op::Add { with } => {
                 let Some(other) = before.get(*with) else {
                     let expected = format!("at most {}", before.len() - 1);
@@ -280,10 +281,10 @@ impl Network {
         self.layers.iter().filter(|layer| matches!(layer.op, Op::Poly2 { .. })).count()
     }
 
-    /// Number of neurons that go through a quadratic.
+    /// Number of neurons that go through a quadratic or, in a teacher, a ReLU.
     pub fn activations(&self) -> Result<usize, NetError> {
         let shapes = self.shapes()?;
-        let quadratic = |(layer, _): &(&Layer, &Vec<usize>)| matches!(layer.op, Op::Poly2 { .. });
-        Ok(self.layers.iter().zip(&shapes).filter(quadratic).filter_map(|(_, shape)| entries(shape)).sum())
+        let active = |(layer, _): &(&Layer, &Vec<usize>)| matches!(layer.op, Op::Poly2 { .. } | Op::Relu);
+        Ok(self.layers.iter().zip(&shapes).filter(active).filter_map(|(_, shape)| entries(shape)).sum())
     }
 }

@@ -27,7 +27,7 @@ const MODEL_FIELDS: &[&str] = &[
     "max_abs_logit",
     "training",
 ];
-const LAYER_KINDS: &str = "conv2d, avgpool2d, dense, batchnorm, flatten, poly2, add";
+const LAYER_KINDS: &str = "conv2d, avgpool2d, dense, batchnorm, flatten, poly2, relu, add";
 
 /// A tensor by name: its shape and its row-major values, `None` where there is none of this name.
 pub type TensorSource<'a> = dyn Fn(&str) -> Option<(Vec<usize>, Vec<f32>)> + 'a;
@@ -123,7 +123,7 @@ fn read_layer(
                 *tensor = fetch(what, &expected)?;
             }
         }
-        Op::AvgPool2d { .. } | Op::Flatten | Op::Add { .. } => {}
+        Op::AvgPool2d { .. } | Op::Flatten | Op::Relu | Op::Add { .. } => {}
     }
     Ok(Layer { name, op })
 }
@@ -187,6 +187,10 @@ fn read_op(fields: &Fields, kind: &str, declared: &Declared) -> Result<Op, NetEr
                 other => return Err(fields.unknown("granularity", other, "layer, channel, element")),
             };
             Ok(Op::Poly2 { granularity, a: Vec::new(), b: Vec::new(), c: Vec::new() })
+        }
+        "relu" => {
+            fields.only(&["type"])?;
+            Ok(Op::Relu)
         }
         "add" => {
             fields.only(&["type", "with"])?;

@@ -57,6 +57,11 @@ pub(super) fn check_network(network: &Network) -> Result<(), FormatError> {
     })
 }
 
+/// A package holds what was lowered, and a ReLU cannot be.
+pub(super) fn no_circuit(name: &str) -> FormatError {
+    FormatError::invalid(format!("{name}: operation"), "relu", "one that has a circuit (only teachers have a relu)")
+}
+
 fn check_op(name: &str, op: &Op, index: usize) -> Result<(), FormatError> {
     let tensor = |part: &str, values: &[f32], len: usize| {
         ensure(values.len() == len, || format!("{name}: {part} elements"), values.len(), len)?;
@@ -90,6 +95,7 @@ fn check_op(name: &str, op: &Op, index: usize) -> Result<(), FormatError> {
             ensure(lowest >= 0.0, || format!("{name}: var"), lowest, "at least 0")
         }
         Op::Flatten => Ok(()),
+        Op::Relu => Err(no_circuit(name)),
         Op::Poly2 { granularity, a, b, c } => {
             positive("coefficients", a.len())?;
             for (part, values) in [("a", a), ("b", b), ("c", c)] {

@@ -2,7 +2,7 @@
 //!
 //! Not here: whether shapes and values make sense (see `check`).
 
-use super::check::entries;
+use super::check::{entries, no_circuit};
 use super::json::{Exact, InputJson, LayerJson, NetworkJson, OpJson};
 use super::sections::{Numbers, PackedSection, Sections, json, numbers};
 use crate::format::FormatError;
@@ -10,14 +10,15 @@ use crate::net::network::{InputSpec, Layer, Network, Op};
 
 pub(super) fn encode_network(network: &Network, packed: &mut Vec<PackedSection>) -> Result<(), FormatError> {
     let mut tensors = Vec::new();
-    let layers = network.layers.iter().map(|layer| {
-        let op = encode_op(&layer.op, &mut |tensor| tensors.extend_from_slice(tensor));
-        LayerJson { name: layer.name.clone(), op }
-    });
+    let mut layers = Vec::with_capacity(network.layers.len());
+    for layer in &network.layers {
+        let op = encode_op(layer, &mut |tensor| tensors.extend_from_slice(tensor))?;
+        layers.push(LayerJson { name: layer.name.clone(), op });
+    }
     let value = NetworkJson {
         name: network.name.clone(),
         dataset: network.dataset.clone(),
-        layers: layers.collect(),
+        layers,
         input: InputJson {
             shape: network.input.shape,
             mean: network.input.mean.iter().copied().map(Exact).collect(),
@@ -30,8 +31,8 @@ pub(super) fn encode_network(network: &Network, packed: &mut Vec<PackedSection>)
 }
 
 /// The JSON of an operation; hands its tensors to `put` in order.
-fn encode_op(op: &Op, put: &mut impl FnMut(&[f32])) -> OpJson {
-    match op {
+fn encode_op(layer: &Layer, put: &mut impl FnMut(&[f32])) -> Result<OpJson, FormatError> {
+    Ok(match &layer.op {
         Op::Conv2d { weight, weight_shape, bias, stride, padding, groups } => {
             put(weight);
             put(bias);
@@ -52,8 +53,9 @@ fn encode_op(op: &Op, put: &mut impl FnMut(&[f32])) -> OpJson {
             [a, b, c].into_iter().for_each(|tensor| put(tensor));
             OpJson::Poly2 { granularity: (*granularity).into(), coefficients: a.len() }
         }
+        Op::Relu => return Err(no_circuit(&layer.name)),
         Op::Add { with } => OpJson::Add { with: *with },
-    }
+    })
 }
 
 pub(super) fn decode_network(sections: &mut Sections<'_>) -> Result<Network, FormatError> {

@@ -158,7 +158,7 @@ fn damage_is_refused() {
 #[test]
 fn inconsistent_packages_are_not_written() {
     type Spoil = fn(&mut ModelPackage);
-    let spoilt: [(&str, Spoil); 26] = [
+    let spoilt: [(&str, Spoil); 27] = [
         ("feature 2: found 3", |package| package.circuit.stages[1].features[2].entry = 3),
         ("feature 1: found stage 1", |package| package.circuit.stages[1].features[1].source = Source::Stage(1)),
         ("ascending order", |package| package.circuit.stages[1].features.swap(0, 1)),
@@ -197,6 +197,7 @@ fn inconsistent_packages_are_not_written() {
             let blocks = &mut package.circuit.stages[0].map.blocks;
             blocks.push(blocks[1].clone());
         }),
+        ("operation: found relu", |package| package.network.layers[3].op = Op::Relu),
         ("with: found 4", |package| package.network.layers[3].op = Op::Add { with: 4 }),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -276,6 +277,7 @@ fn forged_sections_are_refused() {
     assert_eq!(network("\"with\":2", "\"with\":0"), "3 add: shape of value 0 is [1, 2, 2], expected [2, 2, 2]");
     assert!(network("[2,1,2,2]", "[4294967296,4294967296,2,2]").contains("1 to 2^30 entries"));
     assert!(network("[2,1,2,2]", "[1000,1000,10,10]").contains("numbers in section \"network.f32\""));
+    assert!(network("\"flatten\"", "\"relu\"").contains("unknown variant `relu`"));
     assert!(network("\"stride\":1", "\"stride\":-1").contains("invalid value"));
     assert!(network("\"mean\":[", &format!("\"mean\":[{}", "[".repeat(300))).contains("section \"network.json\""));
 }
