@@ -1,11 +1,12 @@
-//! A folder that holds a data set in its published layout: MNIST and Fashion-MNIST (IDX), CIFAR-10 (binary batches).
+//! A folder that holds a data set in its published layout: MNIST and Fashion-MNIST (IDX), CIFAR-10 (binary batches), or
+//! one of one's own: `train/` and `test/`, each with class folders of PNG or JPEG.
 //!
-//! Each file may be plain or end in .gz or .xz. Labels always come along. The folder's other files are not looked at.
+//! Published files may be plain or end in .gz or .xz. Labels always come along. The folder's other files are not looked at.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::PackingError;
-use crate::images::{ImageSet, Pixels, cifar, idx};
+use crate::images::{ImageSet, Pixels, cifar, folder, idx};
 use crate::limits::Limits;
 use crate::source::Source;
 
@@ -30,7 +31,8 @@ impl Split {
 /// Most bytes read of a class-name file.
 const MAX_CLASS_NAMES_BYTES: u64 = 64 << 10;
 
-/// Reads one split of the data set in `folder`, labels included; class names where the folder has `batches.meta.txt`.
+/// Reads one split of the data set in `folder`, labels included; class names where the folder has `batches.meta.txt`, or
+/// class folders, whose order by name numbers them in each split by itself.
 ///
 /// # Errors
 /// `NoDataset` (kind `Missing`) when the folder has none of the layouts; `Count` when labels and images disagree; the
@@ -54,7 +56,12 @@ pub fn open_dataset_dir(folder: &Path, split: Split, limits: &Limits) -> Result<
         return Ok(set);
     }
     if find(folder, &batches[0]).is_none() {
-        let expected = format!("{images_name}(.gz|.xz) or {}(.gz|.xz)", batches[0]);
+        if has_class_folders(folder, Split::Train)? && has_class_folders(folder, Split::Test)? {
+            return folder::read(&folder.join(split.name()), limits);
+        }
+        let batch = &batches[0];
+        let expected =
+            format!("{images_name}(.gz|.xz), {batch}(.gz|.xz), or train/ and test/ with class folders in them");
         return Err(PackingError::NoDataset { path: folder.to_owned(), split: split.name(), expected });
     }
     let mut set = cifar::read(Source::open(&required(folder, &batches[0])?)?, limits)?;
@@ -75,6 +82,22 @@ pub fn open_dataset_dir(folder: &Path, split: Split, limits: &Limits) -> Result<
     }
     set.class_names = class_names(&folder.join("batches.meta.txt"))?;
     Ok(set)
+}
+
+/// Whether the split's own folder is there and has folders in it: a class called `train` holds pictures instead.
+fn has_class_folders(folder: &Path, split: Split) -> Result<bool, PackingError> {
+    let path = folder.join(split.name());
+    if !path.is_dir() {
+        return Ok(false);
+    }
+    let entries = std::fs::read_dir(&path).map_err(|error| PackingError::read(&path, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| PackingError::read(&path, error))?;
+        if entry.path().is_dir() && !entry.file_name().to_string_lossy().starts_with('.') {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn find(folder: &Path, name: &str) -> Option<PathBuf> {
