@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use nightshift::cli::CliError;
 use nightshift::cli::args::{self, Client, ClientCommand, ModelCommand};
 use nightshift::cli::commands::{
-    self, Context, Report, completions, decrypt, demo, encrypt, evaluate, inspect, keygen, model_import, plan,
+    self, Context, Report, completions, decrypt, demo, encrypt, evaluate, inspect, keygen, model_import, plan, train,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
 fn call(command: &ClientCommand, context: &Context) -> Result<Report, CliError> {
     match command {
         ClientCommand::Model(ModelCommand::Import(args)) => model_import::run(args, context),
+        ClientCommand::Train(args) => train::run(args, context),
         ClientCommand::Evaluate(args) => evaluate::run(args, context),
         ClientCommand::Plan(args) => plan::run(args, context),
         ClientCommand::Keygen(args) => keygen::run(args, context),

@@ -4,6 +4,7 @@
 //! exists or a model fits is found out by the command itself.
 
 mod client;
+mod train;
 mod values;
 mod worker;
 
@@ -16,6 +17,7 @@ pub use client::{
     Client, ClientCommand, DecryptArgs, DemoArgs, EncryptArgs, EvaluateArgs, ImportArgs, InspectArgs, KeygenArgs,
     ModelCommand, PlanArgs,
 };
+pub use train::TrainArgs;
 pub use values::{ByteSize, Isa, TableFormat, TableOut, ValueError, WeightBits};
 pub use worker::{RunArgs, Worker, WorkerCommand};
 

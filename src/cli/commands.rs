@@ -25,6 +25,7 @@ pub mod keygen;
 pub mod model_import;
 pub mod plan;
 pub mod run;
+pub mod train;
 
 /// What every command gets besides its arguments.
 pub struct Context {

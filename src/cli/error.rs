@@ -54,6 +54,19 @@ pub enum CliError {
     /// The worker's run.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// The trainer. Code and advice are settled when it is made, so that this enum is the same in builds without one.
+    #[error("{error}")]
+    Train {
+        /// What it said.
+        error: Box<dyn std::error::Error + Send + Sync>,
+        /// The code it ends with.
+        code: ExitCode,
+        /// What to do about it.
+        advice: Option<String>,
+    },
+    /// A build without the trainer was asked to train.
+    #[error("found a build without the cargo feature `train`, expected one with it")]
+    NoTrainer,
     /// A kernel that this machine cannot run.
     #[error("kernel: found {found}, expected {expected} on this machine")]
     Kernel {
@@ -79,10 +92,12 @@ pub enum CliError {
         source: io::Error,
     },
     /// An output would replace what is not its like.
-    #[error("{}: found something other than a model package, expected a free name or an earlier package", path.display())]
+    #[error("{}: found something other than a {kind}, expected a free name or an earlier {kind}", path.display())]
     Replace {
         /// The output.
         path: PathBuf,
+        /// What may be replaced.
+        kind: &'static str,
     },
     /// A command panicked: a bug. The panic itself has been told where it happened.
     #[error("found a panic, expected none")]
@@ -200,10 +215,10 @@ impl CliError {
             Self::Jobs(error) => error.exit_code(),
             Self::Net(_) | Self::NetFile { .. } | Self::Content { .. } | Self::Golden { .. } => ExitCode::BadData,
             Self::NoLabels { .. } => ExitCode::BadData,
-            Self::Digits { .. } => ExitCode::Usage,
+            Self::Digits { .. } | Self::NoTrainer => ExitCode::Usage,
             Self::Disagreement { .. } | Self::Panicked => ExitCode::Bug,
             Self::Replace { .. } => ExitCode::CannotCreate,
-            Self::Client { code, .. } => *code,
+            Self::Client { code, .. } | Self::Train { code, .. } => *code,
             Self::Worker(error) => worker_code(error),
             Self::Kernel { .. } => ExitCode::Config,
             Self::Plan(error) => plan_code(error),
@@ -228,6 +243,8 @@ impl CliError {
             }
             Self::Kernel { .. } => "leave --isa out: the fastest kernel is chosen",
             Self::Client { advice: Some(advice), .. } => advice,
+            Self::Train { advice: Some(advice), .. } => return Some(advice.clone()),
+            Self::NoTrainer => "build it in a checkout: cargo build --release --features train",
             Self::Plan(PlanError::TooDeep { .. }) => "ask for less precision, or use a network with fewer squarings",
             Self::Golden { .. } => "spec, weights and golden file must come from the same training run and layout",
             Self::NoLabels { .. } => "give the labels with --labels",

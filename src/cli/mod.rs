@@ -11,6 +11,7 @@ mod error;
 mod images;
 pub mod logging;
 mod oracles;
+mod packaging;
 pub mod progress;
 pub mod report;
 mod time;

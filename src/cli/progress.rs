@@ -18,6 +18,8 @@ pub trait Progress: Send + Sync {
     fn begin(&self, what: &str, total: u64);
     /// `n` more units are done.
     fn advance(&self, n: u64);
+    /// A few words on how it goes, shown beside the step until the next ones.
+    fn note(&self, text: &str);
     /// The step is done.
     fn end(&self);
 }
@@ -97,6 +99,7 @@ struct Silent;
 impl Progress for Silent {
     fn begin(&self, _what: &str, _total: u64) {}
     fn advance(&self, _n: u64) {}
+    fn note(&self, _text: &str) {}
     fn end(&self) {}
 }
 
@@ -111,7 +114,7 @@ impl Progress for Bars {
         let (bar, template) = if total == 0 {
             (ProgressBar::new_spinner(), "{msg:<28} {spinner} {pos} {elapsed}")
         } else {
-            (ProgressBar::new(total), "{msg:<28} [{bar:30}] {percent:>3} % {elapsed}, {eta} left")
+            (ProgressBar::new(total), "{msg:<28} [{bar:30}] {percent:>3} % {elapsed}, {eta} left {prefix}")
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = self.bars.add(bar.with_style(style.progress_chars("=> ")).with_message(what.to_owned()));
@@ -122,6 +125,12 @@ impl Progress for Bars {
     fn advance(&self, n: u64) {
         if let Some(bar) = &*locked(&self.bar) {
             bar.inc(n);
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if let Some(bar) = &*locked(&self.bar) {
+            bar.set_prefix(text.to_owned());
         }
     }
 
@@ -144,6 +153,7 @@ struct Step {
     what: String,
     total: u64,
     done: u64,
+    note: String,
     started: Instant,
     pace: Pace,
 }
@@ -152,7 +162,8 @@ impl Progress for Lines {
     fn begin(&self, what: &str, total: u64) {
         self.end();
         let what = what.to_owned();
-        *locked(&self.step) = Some(Step { what, total, done: 0, started: Instant::now(), pace: Pace::default() });
+        let (note, started, pace) = (String::new(), Instant::now(), Pace::default());
+        *locked(&self.step) = Some(Step { what, total, done: 0, note, started, pace });
     }
 
     fn advance(&self, n: u64) {
@@ -161,13 +172,21 @@ impl Progress for Lines {
             let elapsed = step.started.elapsed();
             if step.pace.is_due(elapsed, step.done, step.total) {
                 let (what, done, total) = (&step.what, step.done, step.total);
+                let comma = if step.note.is_empty() { "" } else { ", " };
+                let note = &step.note;
                 if total == 0 {
-                    tracing::info!("{what}: {done} in {}", human_duration(elapsed));
+                    tracing::info!("{what}: {done} in {}{comma}{note}", human_duration(elapsed));
                 } else {
                     let share = percent(done, total);
-                    tracing::info!("{what}: {share}, {done} of {total} in {}", human_duration(elapsed));
+                    tracing::info!("{what}: {share}, {done} of {total} in {}{comma}{note}", human_duration(elapsed));
                 }
             }
+        }
+    }
+
+    fn note(&self, text: &str) {
+        if let Some(step) = &mut *locked(&self.step) {
+            text.clone_into(&mut step.note);
         }
     }
 
@@ -258,6 +277,8 @@ mod tests {
         });
         let bar = locked(&progress.bar).clone().expect("a step is under way");
         assert_eq!((bar.position(), bar.length(), bar.message()), (400, Some(400), "encrypting".to_owned()));
+        progress.note("loss 0.12");
+        assert_eq!(bar.prefix(), "loss 0.12");
         progress.begin("decrypting", 0);
         assert!(bar.is_finished(), "a new step ends the one before");
         let shown = bar.message();

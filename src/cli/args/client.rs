@@ -7,7 +7,7 @@ use clap::builder::{PathBufValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{Global, TableOut, WeightBits};
+use super::{Global, TableOut, TrainArgs, WeightBits};
 
 /// Encrypted batch inference: one image a slot, one ciphertext a pixel
 #[derive(Parser, Debug)]
@@ -27,6 +27,9 @@ pub enum ClientCommand {
     /// Make model packages
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Train a network with quadratic activations and pack it; needs a build with the cargo feature `train`
+    #[command(after_help = "Example: nightshift train models/recipes/mnist-cryptonets.toml --data mnist/ --out M.nsm")]
+    Train(TrainArgs),
     /// Run a model in the clear, with floats and with the integers the worker will use
     #[command(after_help = "Example: nightshift evaluate --model M.nsm --images t10k-images-idx3-ubyte.gz \
                             --labels t10k-labels-idx1-ubyte.gz")]

@@ -4,7 +4,7 @@
 mod compare;
 mod steps;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use packing::{ImageSet, Limits, Pixels, Split, open_dataset_dir};
@@ -15,13 +15,14 @@ use crate::cli::digits::{SIDE, render_digits};
 use crate::cli::error::CliError;
 use crate::cli::oracles;
 use crate::cli::time::rfc3339;
-use crate::client::{self, DecryptRequest, EncryptRequest};
+use crate::client::{self, DecryptReport, DecryptRequest, EncryptReport, EncryptRequest, KeygenReport};
 use crate::format::ModelPackage;
-use crate::plan::{Requirements, scales};
+use crate::plan::{Plan, Requirements, scales};
 use crate::ring::kernels::Kernel;
-use crate::worker::{self, RunRequest};
-use compare::compare;
-use steps::{Figures, Steps};
+use crate::worker::{self, RunReport, RunRequest};
+use compare::{Comparison, compare};
+use steps::Figures;
+pub(super) use steps::Steps;
 
 /// The model that comes with the program.
 static BUNDLED: &[u8] = include_bytes!("../../../models/mnist-cryptonets.nsm");
@@ -43,8 +44,7 @@ pub fn run(args: &DemoArgs, context: &Context) -> Result<Report, CliError> {
         }
     };
     let package = ModelPackage::open(&model_path)?;
-    let requirements = Requirements::default();
-    let plan = scales::plan(&package.circuit, &requirements)?;
+    let plan = scales::plan(&package.circuit, &Requirements::default())?;
     steps.end("plan");
 
     let set = images(args, &package)?;
@@ -53,10 +53,72 @@ pub fn run(args: &DemoArgs, context: &Context) -> Result<Report, CliError> {
     };
     steps.end(if args.data.is_some() { "read" } else { "draw" });
 
+    let journey = journey(&model_path, &package, &plan, &set, &truth, &folder, &mut steps, context)?;
+    journey.refuse_disagreement()?;
+    let drawn = args.data.is_none();
+    Ok(Figures {
+        model: &package.network.name,
+        drawn,
+        plan: &plan,
+        made: &journey.made,
+        encrypted: &journey.encrypted,
+        ran: &journey.ran,
+        decrypted: &journey.decrypted,
+        comparison: &journey.comparison,
+        kept: args.workdir.as_deref(),
+        steps: &steps,
+    }
+    .report())
+}
+
+/// What the way from keys to the comparison gave.
+pub(super) struct Journey {
+    made: KeygenReport,
+    encrypted: EncryptReport,
+    ran: RunReport,
+    decrypted: DecryptReport,
+    /// Decrypted logits against both oracles and the true labels.
+    pub(super) comparison: Comparison,
+}
+
+impl Journey {
+    /// Labels other than the integer oracle's, although their logits are not close, are a bug and told as one.
+    pub(super) fn refuse_disagreement(&self) -> Result<(), CliError> {
+        let Some(first) = self.comparison.wrong.first() else { return Ok(()) };
+        Err(CliError::Disagreement {
+            images: self.comparison.wrong.len(),
+            image: first.image,
+            found: first.encrypted,
+            expected: first.integer,
+            gap: first.gap,
+            precision_bits: self.comparison.precision_bits,
+        })
+    }
+}
+
+/// Keys, encryption, worker, decryption, and the comparison with both oracles, all in `folder`.
+///
+/// # Errors
+/// Those of the single commands.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is one thing that the whole way needs; a type would only rename them"
+)]
+pub(super) fn journey(
+    model_path: &Path,
+    package: &ModelPackage,
+    plan: &Plan,
+    set: &ImageSet,
+    truth: &[u16],
+    folder: &Path,
+    steps: &mut Steps,
+    context: &Context,
+) -> Result<Journey, CliError> {
+    let requirements = Requirements::default();
     let kernel = Kernel::detect();
     let keys = folder.join("keys");
     context.progress.begin("making keys", 0);
-    let made = client::keygen(&package, &requirements, &keys, kernel)?;
+    let made = client::keygen(package, &requirements, &keys, kernel)?;
     context.progress.end();
     steps.end("keygen");
 
@@ -65,9 +127,9 @@ pub fn run(args: &DemoArgs, context: &Context) -> Result<Report, CliError> {
     context.progress.begin("encrypting", (batches * set.entries()) as u64);
     let encrypt = EncryptRequest {
         key_path: &made.secret_key.path,
-        model_path: &model_path,
-        model: &package,
-        images: &set,
+        model_path,
+        model: package,
+        images: set,
         out_dir: &job,
         eval_key_path: None,
         threads: context.threads,
@@ -108,35 +170,12 @@ pub fn run(args: &DemoArgs, context: &Context) -> Result<Report, CliError> {
 
     context.progress.begin("comparing", set.count as u64);
     let advance = |images| context.progress.advance(images);
-    let oracles = oracles::run(&package.network, &package.circuit, &set, context.threads.get(), &advance)?;
+    let oracles = oracles::run(&package.network, &package.circuit, set, context.threads.get(), &advance)?;
     context.progress.end();
     let logits: Vec<f64> = decrypted.predictions.iter().flat_map(|one| one.scores.iter().copied()).collect();
-    let comparison = compare(&logits, &oracles, &truth, encrypted.promised_bits);
+    let comparison = compare(&logits, &oracles, truth, encrypted.promised_bits);
     steps.end("compare");
-    if let Some(first) = comparison.wrong.first() {
-        return Err(CliError::Disagreement {
-            images: comparison.wrong.len(),
-            image: first.image,
-            found: first.encrypted,
-            expected: first.integer,
-            gap: first.gap,
-            precision_bits: comparison.precision_bits,
-        });
-    }
-    let drawn = args.data.is_none();
-    Ok(Figures {
-        model: &package.network.name,
-        drawn,
-        plan: &plan,
-        made: &made,
-        encrypted: &encrypted,
-        ran: &ran,
-        decrypted: &decrypted.report,
-        comparison: &comparison,
-        kept: args.workdir.as_deref(),
-        steps: &steps,
-    }
-    .report())
+    Ok(Journey { made, encrypted, ran, decrypted: decrypted.report, comparison })
 }
 
 /// A folder for keys and job: the one given, made if it is not there, or a temporary one that goes with its guard.

@@ -3,8 +3,7 @@
 //! Spec and tensors are read, the network must give the golden logits again, calibration images choose the widths of
 //! the integers and the ranges, four of them become canaries. A model that no ring carries is refused here already.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jobs::Digest;
@@ -14,34 +13,20 @@ use serde_json::{Value, json};
 use super::{Context, Report};
 use crate::cli::args::{ImportArgs, WeightBits};
 use crate::cli::error::CliError;
+use crate::cli::packaging::{CALIBRATION_IMAGES, canaries, integers, read_text, refuse_foreign, warn_of_lost_labels};
 use crate::cli::report::{Align, Table, human_bytes};
 use crate::cli::{images, oracles};
+use crate::format::ModelPackage;
 use crate::format::tensors::{Tensor, Values, read_tensors};
-use crate::format::{Canary, Container, Kind, ModelPackage, OpenLimits};
-use crate::net::{BitChoice, Calibration, Circuit, LowerOptions, Network, bits, choose_bits, lower};
+use crate::net::{Calibration, LowerOptions, Network, bits};
 use crate::plan::{Requirements, scales};
 
 /// Longest specification read.
 const SPEC_CAP_BYTES: u64 = 16 << 20;
 /// Most golden images held against.
 const GOLDEN_CAP_IMAGES: usize = 4096;
-/// Calibration images used of those given.
-const CALIBRATION_IMAGES: usize = 1000;
 /// Largest golden difference, relative to the largest golden logit.
 const GOLDEN_TOLERANCE: f64 = 1e-3;
-/// Share of calibration images whose label the integers must keep.
-const TARGET_AGREEMENT: f64 = 0.999;
-/// Images with known answers that travel with the model.
-const CANARIES: usize = 4;
-
-/// Only an earlier package may be replaced: `--out` with a slip in it must not cost a key or an image.
-fn refuse_foreign(out: &Path) -> Result<(), CliError> {
-    let there = out.symlink_metadata().is_ok();
-    if there && Container::open(out, Some(Kind::Model), &OpenLimits::default()).is_err() {
-        return Err(CliError::Replace { path: out.to_owned() });
-    }
-    Ok(())
-}
 
 /// Reads, checks, lowers, writes.
 ///
@@ -51,7 +36,7 @@ fn refuse_foreign(out: &Path) -> Result<(), CliError> {
 /// something other than a model package.
 pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
     refuse_foreign(&args.out)?;
-    let spec = read_spec(&args.spec)?;
+    let spec = read_text(&args.spec, SPEC_CAP_BYTES, "a model specification", "JSON in UTF-8")?;
     let weights = read_tensors(&args.weights)?;
     let network = Network::import(&spec, &|name| floats(weights.get(name)?))
         .map_err(|error| CliError::NetFile { path: args.spec.clone(), error: error.into() })?;
@@ -61,25 +46,18 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
 
     let (calibration, truth) = calibration(args, &network, golden)?;
     context.progress.begin("choosing integers", 0);
-    let choice = integers(&network, &calibration, args.bits)?;
+    let choice = integers(&network, &calibration, fixed_bits(args.bits).as_ref())?;
     let accuracy = truth.map(|truth| {
         let found = bits::labels(&choice.logits, choice.circuit.classes());
         let right = found.iter().zip(&truth).filter(|&(&found, &truth)| found == usize::from(truth)).count();
         oracles::share(right as u64, truth.len())
     });
-    if choice.agreement < TARGET_AGREEMENT {
-        tracing::warn!(
-            "the integers keep the label of {:.2} % of {} calibration images, below {:.2} %",
-            100.0 * choice.agreement,
-            calibration.images,
-            100.0 * TARGET_AGREEMENT
-        );
-    }
+    warn_of_lost_labels(&choice, &calibration);
     let plan = scales::plan(&choice.circuit, &Requirements::default())?;
     let canaries = canaries(&choice, &calibration)?;
     context.progress.end();
 
-    let stage_bits: Vec<u32> = choice.circuit.stages.iter().map(|stage| stage.map.weight_bits).collect();
+    let stage_bits = choice.stage_bits();
     let mut provenance = BTreeMap::from([
         ("command", "nightshift model import".to_owned()),
         ("nightshift_version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -142,21 +120,12 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
     })
 }
 
-fn read_spec(path: &Path) -> Result<String, CliError> {
-    let read_error = |source| CliError::Read { path: path.to_owned(), source };
-    // Looked at before opening, because opening a pipe waits for its writer.
-    let status = std::fs::metadata(path).map_err(read_error)?;
-    if !status.is_file() {
-        return Err(CliError::content(path, "what stands there", "no regular file", "a model specification"));
+/// `None` where the fewest that do are to be found.
+fn fixed_bits(bits: WeightBits) -> Option<LowerOptions> {
+    match bits {
+        WeightBits::Auto => None,
+        WeightBits::Fixed(bits) => Some(LowerOptions { default_bits: bits.into(), ..LowerOptions::default() }),
     }
-    let file = std::fs::File::open(path).map_err(read_error)?;
-    let mut bytes = Vec::new();
-    file.take(SPEC_CAP_BYTES + 1).read_to_end(&mut bytes).map_err(read_error)?;
-    if bytes.len() as u64 > SPEC_CAP_BYTES {
-        let found = format!("above {SPEC_CAP_BYTES} bytes");
-        return Err(CliError::content(path, "length", found, format!("at most {SPEC_CAP_BYTES} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|_| CliError::content(path, "text", "not UTF-8", "JSON in UTF-8"))
 }
 
 /// Shape and values of a tensor of floats; doubles are rounded.
@@ -275,54 +244,6 @@ fn calibration(
     Ok((Calibration { images, x }, set.labels))
 }
 
-/// The circuit, and how its labels compare with the network's on the calibration images.
-struct Integers {
-    circuit: Circuit,
-    agreement: f64,
-    logit_error: f64,
-    /// The circuit's, `[class][image]`.
-    logits: Vec<f64>,
-}
-
-fn integers(network: &Network, calibration: &Calibration, wished: WeightBits) -> Result<Integers, CliError> {
-    match wished {
-        WeightBits::Auto => {
-            let BitChoice { circuit, agreement, logit_error, .. } =
-                choose_bits(network, calibration, TARGET_AGREEMENT)?;
-            let logits = circuit.evaluate_batch(&calibration.x, calibration.images)?;
-            Ok(Integers { circuit, agreement, logit_error, logits })
-        }
-        WeightBits::Fixed(bits) => {
-            let options = LowerOptions { default_bits: bits.into(), ..LowerOptions::default() };
-            let circuit = lower(network, &options, calibration)?;
-            let logits = circuit.evaluate_batch(&calibration.x, calibration.images)?;
-            let float = network.evaluate_batch(&calibration.x, calibration.images)?;
-            let agreement = bits::agreement(&logits, &float, circuit.classes());
-            let largest = float.iter().fold(0.0, |largest: f64, logit| largest.max(logit.abs()));
-            let logit_error = oracles::max_difference(&logits, &float) / largest.max(f64::MIN_POSITIVE);
-            Ok(Integers { circuit, agreement, logit_error, logits })
-        }
-    }
-}
-
-/// The first calibration image of each of four classes, evenly among those that occur; fewer where fewer occur.
-fn canaries(integers: &Integers, calibration: &Calibration) -> Result<Vec<Canary>, CliError> {
-    let circuit = &integers.circuit;
-    let labels = bits::labels(&integers.logits, circuit.classes());
-    let present: Vec<usize> = labels.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-    let count = CANARIES.min(present.len());
-    let mut canaries = Vec::with_capacity(count);
-    for pick in 0..count {
-        let class = present[pick * present.len() / count];
-        let image = labels.iter().position(|&label| label == class).unwrap_or(0);
-        let input: Vec<f32> = calibration.x.chunks_exact(calibration.images).map(|entry| entry[image] as f32).collect();
-        // Of the rounded input, so that anyone who reads the canary gets these very logits.
-        let x: Vec<f64> = input.iter().map(|&value| f64::from(value)).collect();
-        canaries.push(Canary { logits: circuit.evaluate_batch(&x, 1)?, input });
-    }
-    Ok(canaries)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,27 +269,5 @@ mod tests {
         let refused = golden.check(path, &network).unwrap_err();
         assert!(matches!(refused, CliError::Golden { image: 7, class: 1, .. }), "{refused}");
         assert_eq!(refused.exit_code().code(), 65);
-    }
-
-    #[test]
-    fn canaries_are_of_different_classes_and_answer_for_their_rounded_inputs() {
-        let (network, golden) = golden(9);
-        let integers = integers(&network, &golden.inputs, WeightBits::Fixed(10)).unwrap();
-        let canaries = canaries(&integers, &golden.inputs).unwrap();
-        let classes: BTreeSet<_> = canaries.iter().map(|canary| packing::argmax(&canary.logits).unwrap()).collect();
-        assert_eq!(classes.len(), canaries.len());
-        assert!((1..=4).contains(&canaries.len()));
-        let x: Vec<f64> = canaries[0].input.iter().map(|&value| f64::from(value)).collect();
-        assert_eq!(integers.circuit.evaluate_batch(&x, 1).unwrap(), canaries[0].logits);
-        assert_eq!(x.len(), network.input.shape.iter().product::<usize>());
-    }
-
-    #[test]
-    fn more_bits_are_closer_to_the_floats() {
-        let (network, golden) = golden(12);
-        let error = |bits| integers(&network, &golden.inputs, WeightBits::Fixed(bits)).unwrap().logit_error;
-        assert!(error(14) < error(5) / 8.0, "{} {}", error(14), error(5));
-        let auto = integers(&network, &golden.inputs, WeightBits::Auto).unwrap();
-        assert!(auto.agreement >= 0.999 || auto.logit_error <= 1e-3, "{}", auto.agreement);
     }
 }

@@ -95,6 +95,7 @@ mod tests {
         fn begin(&self, _what: &str, total: u64) {
             assert_eq!(total, 10);
         }
+        fn note(&self, _text: &str) {}
         fn advance(&self, n: u64) {
             self.0.fetch_add(n, Ordering::Relaxed);
         }

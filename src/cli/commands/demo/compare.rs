@@ -9,30 +9,30 @@ const FINEST_DIFFERENCE: f64 = 1e-18;
 
 /// How decrypted results compare.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Comparison {
-    pub(super) images: usize,
+pub(in crate::cli) struct Comparison {
+    pub(in crate::cli) images: usize,
     /// Shares of images, 0 to 1.
-    pub(super) accuracy_encrypted: f64,
+    pub(in crate::cli) accuracy_encrypted: f64,
     /// Of the network as trained.
-    pub(super) accuracy_clear: f64,
-    pub(super) agreement_integer: f64,
-    pub(super) agreement_float: f64,
+    pub(in crate::cli) accuracy_clear: f64,
+    pub(in crate::cli) agreement_integer: f64,
+    pub(in crate::cli) agreement_float: f64,
     /// -log2 of the largest difference from the integer oracle.
-    pub(super) precision_bits: f64,
+    pub(in crate::cli) precision_bits: f64,
     /// Images whose label differs from the integer oracle's and whose two logits are too close to tell.
-    pub(super) ties: Vec<Tie>,
+    pub(in crate::cli) ties: Vec<Tie>,
     /// Images whose label differs although their logits are not close.
-    pub(super) wrong: Vec<Tie>,
+    pub(in crate::cli) wrong: Vec<Tie>,
 }
 
 /// An image whose decrypted label is not the integer oracle's.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tie {
-    pub(super) image: usize,
-    pub(super) encrypted: u16,
-    pub(super) integer: u16,
+pub(in crate::cli) struct Tie {
+    pub(in crate::cli) image: usize,
+    pub(in crate::cli) encrypted: u16,
+    pub(in crate::cli) integer: u16,
     /// The oracle's logit of its own label less that of the other.
-    pub(super) gap: f64,
+    pub(in crate::cli) gap: f64,
 }
 
 impl Tie {

@@ -15,14 +15,14 @@ use crate::plan::Plan;
 use crate::worker::RunReport;
 
 /// Seconds of each step, in order.
-pub(super) struct Steps {
+pub(in crate::cli) struct Steps {
     start: Instant,
     last: Instant,
     secs: Vec<(&'static str, f64)>,
 }
 
 impl Steps {
-    pub(super) fn new() -> Steps {
+    pub(in crate::cli) fn new() -> Steps {
         let now = Instant::now();
         Steps { start: now, last: now, secs: Vec::new() }
     }

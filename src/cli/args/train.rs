@@ -1,0 +1,46 @@
+//! Arguments of `train`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Arguments of `train`.
+#[derive(Args, Debug)]
+pub struct TrainArgs {
+    /// Network, run and seed (models/recipes/ has some)
+    #[arg(value_name = "RECIPE.toml")]
+    pub recipe: PathBuf,
+    /// Training images with labels: folder of MNIST or CIFAR-10 files, folder of class folders of PNG or JPEG (or of
+    /// train/ and test/ with such), IDX, npy or npz
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+    /// Labels of the training images, unless their files carry them
+    #[arg(long, value_name = "PATH")]
+    pub labels: Option<PathBuf>,
+    /// Images that the finished model is measured on, never trained on [default: the test images found in --data]
+    #[arg(long, value_name = "PATH")]
+    pub test: Option<PathBuf>,
+    /// Labels of the test images, unless their files carry them
+    #[arg(long, value_name = "PATH", requires = "test")]
+    pub test_labels: Option<PathBuf>,
+    /// Model package to write; the training curve (M.svg) and the model card (M.md) go beside it
+    #[arg(long, value_name = "M.nsm")]
+    pub out: PathBuf,
+    /// Train every granularity with every seed of the recipe's [ladder] and write tables (M.ladder.md, M.ladder.json)
+    /// instead of a package
+    #[arg(long, conflicts_with = "encrypted_images")]
+    pub ladder: bool,
+    /// Go on from the checkpoint of an earlier run, if there is one
+    #[arg(long)]
+    pub resume: bool,
+    /// State of the run, written after every epoch [default: M.checkpoint, removed when the package is there]
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// Write what happens as JSON, one object a line; with --resume at the end of what is there
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub log: Option<PathBuf>,
+    /// Encrypt the first N test images, run them as a worker does, decrypt, and put the accuracy into the card
+    #[arg(long, value_name = "N")]
+    pub encrypted_images: Option<NonZeroUsize>,
+}

@@ -1,0 +1,226 @@
+//! The model card: one page of Markdown on what a model is, what it was made from and what it costs.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::watch::in_percent;
+use crate::cli::report::{human_duration, one_line};
+use crate::format::ModelPackage;
+use crate::net::network::{Granularity, Op};
+use crate::plan::Plan;
+use crate::train::{EpochRecord, Recipe};
+
+/// First line of every card, so that one is told from other texts.
+pub(super) const CARD_MARK: &str = "<!-- nightshift train: model card -->";
+
+/// Labels of the test images by both clear readings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct TestFigures {
+    pub(super) images: usize,
+    /// Shares, 0 to 1.
+    pub(super) float: f64,
+    pub(super) integer: f64,
+    pub(super) agreement: f64,
+}
+
+/// Labels of test images that were encrypted, run and decrypted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct EncryptedFigures {
+    pub(super) images: usize,
+    /// Shares, 0 to 1.
+    pub(super) accuracy: f64,
+    pub(super) agreement_integer: f64,
+}
+
+/// All that the card tells.
+pub(super) struct Card<'a> {
+    pub(super) package: &'a ModelPackage,
+    pub(super) model_id: &'a str,
+    /// File name of the package, for commands.
+    pub(super) file: &'a str,
+    /// File name of the curve.
+    pub(super) curve: &'a str,
+    pub(super) recipe: &'a Recipe,
+    pub(super) recipe_text: &'a str,
+    pub(super) created: &'a str,
+    pub(super) training_images: usize,
+    pub(super) drawn_images: usize,
+    pub(super) class_names: Option<&'a [String]>,
+    pub(super) data_digest: &'a str,
+    pub(super) history: &'a [EpochRecord],
+    /// Of this run alone: what an earlier one did before a resume is not in it.
+    pub(super) elapsed: Duration,
+    pub(super) resumed: bool,
+    pub(super) threads: usize,
+    pub(super) test: Option<TestFigures>,
+    pub(super) encrypted: Option<EncryptedFigures>,
+    pub(super) plan: &'a Plan,
+    pub(super) images_per_second: f64,
+}
+
+impl Card<'_> {
+    pub(super) fn markdown(&self) -> String {
+        let mut text = format!("{CARD_MARK}\n# {}\n\n", self.recipe.name);
+        self.head_into(&mut text);
+        self.accuracy_into(&mut text);
+        self.network_into(&mut text);
+        self.ranges_into(&mut text);
+        self.cost_into(&mut text);
+        let _ = write!(text, "\n## Recipe\n\n```toml\n{}\n```\n", self.recipe_text.trim_end().replace("```", "` ` `"));
+        text
+    }
+
+    fn head_into(&self, text: &mut String) {
+        let [channels, rows, columns] = self.package.network.input.shape;
+        let data = if self.recipe.dataset.is_empty() { "the user's own" } else { &self.recipe.dataset };
+        let mut table = Rows::new(text);
+        table.row("model id", format!("`{}`", self.model_id));
+        table.row("data", cell(data));
+        table.row("training images", format!("{}, {channels}x{rows}x{columns}", self.training_images));
+        table.row("of these held out", self.recipe.data.held_out.to_string());
+        if self.drawn_images > 0 {
+            table.row("drawn digits added", self.drawn_images.to_string());
+        }
+        if let Some(names) = self.class_names {
+            table.row("classes", cell(&names.join(", ")));
+        }
+        table.row("BLAKE3 of the training images", format!("`{}`", self.data_digest));
+        table.row("seed", self.recipe.seed.to_string());
+        table.row("nightshift", env!("CARGO_PKG_VERSION").to_owned());
+        table.row("made", self.created.to_owned());
+        let part = if self.resumed { " (since the last resume)" } else { "" };
+        table.row("training time", format!("{}{part}, {} thread(s)", human_duration(self.elapsed), self.threads));
+        let _ = write!(text, "\n![training curve]({})\n\n", self.curve);
+    }
+
+    fn accuracy_into(&self, text: &mut String) {
+        *text += "## Accuracy\n\n";
+        match self.test {
+            None => {
+                *text += "No test images were given: nothing is known of images that were not trained on beyond the\n\
+                              held-out ones below.\n\n"
+            }
+            Some(test) => {
+                let _ = write!(
+                    text,
+                    "On {} test images that no step of the training saw. One image is {:.3} points.\n\n",
+                    test.images,
+                    100.0 / test.images as f64
+                );
+            }
+        }
+        *text += "| reading | accuracy | |\n|---|---|---|\n";
+        if let Some(test) = self.test {
+            let _ = writeln!(text, "| floats, as trained | {} | |", in_percent(test.float));
+            let note = format!("same label as floats: {}", in_percent(test.agreement));
+            let _ = writeln!(text, "| integers, as the worker uses them | {} | {note} |", in_percent(test.integer));
+        }
+        match (self.encrypted, self.test) {
+            (Some(found), _) => {
+                let note = format!(
+                    "first {} test images; same label as integers: {}",
+                    found.images,
+                    in_percent(found.agreement_integer)
+                );
+                let _ = writeln!(text, "| encrypted | {} | {note} |", in_percent(found.accuracy));
+            }
+            (None, Some(_)) => {
+                let command = format!("`nightshift demo --data DIR --model {}`", self.file);
+                let _ = writeln!(text, "| encrypted | not run | {command}, or `train --encrypted-images N` |");
+            }
+            (None, None) => {}
+        }
+        if let Some(last) = self.history.last() {
+            let _ = writeln!(text, "| last epoch, training images (varied) | {} | |", in_percent(last.train_accuracy));
+            if let Some(share) = last.held_out_accuracy {
+                let note = "shown while training; settings may have been chosen by it";
+                let _ = writeln!(text, "| last epoch, held-out images | {} | {note} |", in_percent(share));
+            }
+        }
+    }
+
+    fn network_into(&self, text: &mut String) {
+        *text += "\n## Network\n\n| layer | what | output |\n|---|---|---|\n";
+        let network = &self.package.network;
+        let shapes = network.shapes().unwrap_or_default();
+        for (index, layer) in network.layers.iter().enumerate() {
+            let sides = shapes.get(index).into_iter().flatten().map(usize::to_string).collect::<Vec<_>>().join("x");
+            let _ = writeln!(text, "| {} | {} | {sides} |", cell(&layer.name), describe(&layer.op));
+        }
+    }
+
+    /// Ranges of what the quadratics read: of the circuit's stages, on the calibration images.
+    fn ranges_into(&self, text: &mut String) {
+        *text += "\n## Ranges\n\nOn the calibration images, of the outputs of each stage (the inputs of the squares after it):\n\n\
+                  | stage | bits of the integers | largest magnitude | largest root mean square |\n|---|---|---|---|\n";
+        for stage in &self.package.circuit.stages {
+            let (name, stats) = (cell(&stage.name), &stage.stats);
+            let bits = stage.map.weight_bits;
+            let _ = writeln!(text, "| {name} | {bits} | {:.3} | {:.3} |", stats.max_abs, stats.max_rms);
+        }
+    }
+
+    fn cost_into(&self, text: &mut String) {
+        let (network, circuit) = (&self.package.network, &self.package.circuit);
+        *text += "\n## Cost of an encrypted image\n\n";
+        let mut table = Rows::new(text);
+        table.row("multiply-accumulates", circuit.total_macs().to_string());
+        table.row("activations", network.activations().map_or_else(|_| "-".to_owned(), |count| count.to_string()));
+        table.row("squares", circuit.total_squares().to_string());
+        table.row("squarings in a row", network.squarings().to_string());
+        let parameters = &self.plan.parameters;
+        table.row("ring", format!("degree {} = {} slots", parameters.degree(), self.plan.slots()));
+        table.row("log2(QP)", format!("{:.1}", parameters.log_qp_bits()));
+        let precision = &self.plan.precision;
+        table.row("precision", format!("{:.1} bits promised", precision.promised_bits));
+        let rate = format!("{:.0} images/s in full batches, {} thread(s)", self.images_per_second, self.threads);
+        table.row("planned on this machine", rate);
+    }
+}
+
+/// A table of two columns without names.
+struct Rows<'a>(&'a mut String);
+
+impl<'a> Rows<'a> {
+    fn new(text: &'a mut String) -> Rows<'a> {
+        *text += "| | |\n|---|---|\n";
+        Rows(text)
+    }
+
+    fn row(&mut self, name: &str, value: String) {
+        let _ = writeln!(self.0, "| {name} | {value} |");
+    }
+}
+
+/// Text from outside in one cell of a table.
+fn cell(text: &str) -> String {
+    one_line(text).replace('|', "\\|").replace('<', "&lt;")
+}
+
+fn describe(op: &Op) -> String {
+    match op {
+        Op::Conv2d { weight_shape: [out, inputs, rows, columns], stride, padding, groups, .. } => {
+            let [top, left, bottom, right] = padding;
+            let grouped = if *groups > 1 { format!(", {groups} groups") } else { String::new() };
+            let channels = inputs * groups;
+            format!(
+                "{channels} -> {out} channels, kernel {rows}x{columns}, stride {stride}, padding {top} {left} {bottom} \
+                 {right}{grouped}"
+            )
+        }
+        Op::AvgPool2d { kernel, stride } => format!("mean of {kernel}x{kernel}, stride {stride}"),
+        Op::Dense { weight_shape: [out, inputs], .. } => format!("{inputs} -> {out}"),
+        Op::BatchNorm { gamma, .. } => format!("{} channels, folded into its neighbour", gamma.len()),
+        Op::Poly2 { granularity, a, .. } => {
+            let shared = match granularity {
+                Granularity::Layer => "layer",
+                Granularity::Channel => "channel",
+                Granularity::Element => "element",
+            };
+            format!("a x^2 + b x + c, {} quadratics, one for each {shared}", a.len())
+        }
+        Op::Add { with } => format!("adds value {with}"),
+        // What has no numbers of its own needs no words besides its name.
+        _ => String::new(),
+    }
+}
