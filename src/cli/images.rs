@@ -13,11 +13,30 @@ use crate::net::network::InputSpec;
 /// Images handed over together; a power of two.
 pub(super) const BLOCK: usize = 256;
 
-/// Images of `path` (a data set's `split` where it is such a folder), their first `limit`, in the network's shape.
-/// Labels of the file `labels` replace those that came with the images.
+/// Images of `path`: a data set's `split` where it is such a folder, or else a file or a folder of pictures. Labels of the
+/// file `labels` replace those that came with the images.
 ///
 /// # Errors
-/// What cannot be read, images of another shape, labels that do not fit.
+/// What cannot be read, labels that do not fit.
+pub(super) fn open(path: &Path, labels: Option<&Path>, split: Split) -> Result<ImageSet, CliError> {
+    let limits = Limits::default();
+    let dataset = if path.is_dir() { Some(open_dataset_dir(path, split, &limits)) } else { None };
+    let mut set = match dataset {
+        None | Some(Err(PackingError::NoDataset { .. })) => read_images(path, &limits)?,
+        Some(found) => found?,
+    };
+    if let Some(labels) = labels {
+        let labels = read_labels(labels, &limits)?;
+        set.labels = Some(labels.for_images(&set)?);
+        set.class_names = labels.class_names().map(<[String]>::to_vec);
+    }
+    Ok(set)
+}
+
+/// The first `limit` images of [`open`], in the network's shape.
+///
+/// # Errors
+/// As [`open`], and images of another shape.
 pub(super) fn load(
     path: &Path,
     labels: Option<&Path>,
@@ -25,19 +44,9 @@ pub(super) fn load(
     limit: Option<usize>,
     input: &InputSpec,
 ) -> Result<ImageSet, CliError> {
-    let limits = Limits::default();
-    let dataset = if path.is_dir() { Some(open_dataset_dir(path, split, &limits)) } else { None };
-    let mut set = match dataset {
-        None | Some(Err(PackingError::NoDataset { .. })) => read_images(path, &limits)?,
-        Some(found) => found?,
-    };
+    let mut set = open(path, labels, split)?;
     if set.shape != input.shape {
         return Err(PackingError::Shape { path: path.to_owned(), found: set.shape, expected: input.shape }.into());
-    }
-    if let Some(labels) = labels {
-        let labels = read_labels(labels, &limits)?;
-        set.labels = Some(labels.for_images(&set)?);
-        set.class_names = labels.class_names().map(<[String]>::to_vec);
     }
     if let Some(limit) = limit {
         set.truncate(limit);

@@ -99,7 +99,7 @@ impl Op {
 impl Layer {
     /// Shape after this layer, given the shapes of value 0 (the image) to the running one. Looks at sizes only, so it
     /// may be asked before the tensors are there.
-    pub(super) fn output_shape(&self, before: &[Vec<usize>]) -> Result<Vec<usize>, NetError> {
+    pub fn output_shape(&self, before: &[Vec<usize>]) -> Result<Vec<usize>, NetError> {
         let Some(shape) = before.last() else { return Err(NetError::missing(&self.name, "input shape")) };
         let output = match &self.op {
             Op::Conv2d { weight_shape: [out, inner, rows, columns], stride, padding, groups, .. } => {
@@ -226,7 +226,7 @@ impl InputSpec {
 
 impl Network {
     /// Value shapes: `[0]` the image, `[k]` after layer k - 1. Errors name the layer, the shape found and expected.
-    pub(super) fn value_shapes(&self) -> Result<Vec<Vec<usize>>, NetError> {
+    pub fn value_shapes(&self) -> Result<Vec<Vec<usize>>, NetError> {
         at_most("layers", "count", self.layers.len() as u128, MAX_LAYERS as u128)?;
         self.input.validate()?;
         let mut shapes = vec![self.input.shape.to_vec()];

@@ -3,10 +3,8 @@
 //! Weights are uniform with He's variance 2 / fan-in (arXiv 1502.01852), by exact arithmetic on the seed's bits only, so that they are
 //! the same on every machine. Batch normalisation starts as the identity, quadratics as the recipe says.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
-
 use super::error::TrainError;
+use super::random::Stream;
 use super::recipe::{LayerRecipe, Recipe, Sharing};
 use crate::net::Network;
 use crate::net::network::{Granularity, InputSpec, Layer, Op};
@@ -49,8 +47,8 @@ pub(super) fn build(
             LayerRecipe::Activation { granularity } => granularity.unwrap_or(recipe.activation.granularity),
             _ => Sharing::Layer,
         };
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        random.set_stream(index as u64);
+        let purpose = if activations == Activations::Relu { "weights of the teacher" } else { "weights" };
+        let mut random = Stream::new(purpose, [seed, index as u64, 0]);
         let (kind, op) = match layer {
             LayerRecipe::Conv2d { out, kernel, stride, padding, groups } => {
                 let inputs = channels.checked_div(*groups).unwrap_or(0);
@@ -127,12 +125,10 @@ fn limited(layer: usize, entries: usize) -> Result<usize, TrainError> {
     }
 }
 
-fn he_uniform(random: &mut ChaCha8Rng, count: usize, fan_in: usize) -> Vec<f32> {
-    let bound = (6.0 / fan_in.max(1) as f64).sqrt();
-    (0..count)
-        .map(|_| {
-            let unit = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-            (bound * (2.0 * unit - 1.0)) as f32
-        })
-        .collect()
+fn he_uniform(random: &mut Stream, count: usize, fan_in: usize) -> Vec<f32> {
+    let bound = (6.0 / fan_in.max(1) as f64).sqrt() as f32;
+    let mut weights = vec![0.0; count];
+    random.fill_symmetric(&mut weights);
+    weights.iter_mut().for_each(|weight| *weight *= bound);
+    weights
 }

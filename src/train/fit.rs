@@ -4,9 +4,6 @@
 //! gradients of all shards are added in their order, then one step of the optimiser is taken.
 
 use burn::tensor::{Device, Tensor};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
-
 use super::augment::Augmenter;
 use super::data::TrainingData;
 use super::error::TrainError;
@@ -15,6 +12,7 @@ use super::loss::{LossWeights, loss};
 use super::model::{Forward, Mode, Model, Running, host};
 use super::optimiser::{Rates, State, learning_rate};
 use super::parallel::Lanes;
+use super::random::Stream;
 
 /// Images evaluated at once.
 const EVALUATED_IMAGES: usize = 250;
@@ -138,15 +136,10 @@ impl Fit<'_> {
         if blended > 0.0 { (1.0 - step as f64 / blended).max(0.0) as f32 } else { 0.0 }
     }
 
-    /// The training images in the order of an epoch (Fisher-Yates).
+    /// The training images in the order of an epoch.
     fn order(&self, epoch: usize) -> Vec<u32> {
         let mut order = self.data.used.clone();
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        random.set_stream((self.phase as u64 + 1) << 32 | epoch as u64);
-        for last in (1..order.len()).rev() {
-            let other = ((u128::from(random.next_u64()) * (last as u128 + 1)) >> 64) as usize;
-            order.swap(last, other);
-        }
+        Stream::new("order", [self.seed, self.phase as u64, epoch as u64]).shuffle(&mut order);
         // An epoch may be longer than the images are many (a fixed number of steps).
         let wanted = self.epoch_steps * self.batch;
         order.iter().copied().cycle().take(wanted).collect()

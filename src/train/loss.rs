@@ -38,8 +38,9 @@ pub(super) fn loss(found: &Forward, labels: &[u16], teacher: Option<&Forward>, w
     if let Some(teacher) = teacher {
         let t = weights.temperature;
         let wanted = softmax(teacher.logits.clone() / t, 1);
-        // Hinton et al., arXiv 1503.02531, section 2: the factor t^2 keeps the gradient's size.
-        let taught = (wanted * log_softmax(found.logits.clone() / t, 1)).sum() * (-per_image * t * t);
+        let distance = log_softmax(teacher.logits.clone() / t, 1) - log_softmax(found.logits.clone() / t, 1);
+        // Kullback-Leibler; Hinton et al., arXiv 1503.02531, section 2: the factor t^2 keeps the gradient's size.
+        let taught = (wanted * distance).sum() * (per_image * t * t);
         total = total * (1.0 - weights.alpha) + taught * weights.alpha;
         if weights.features > 0.0 {
             for (student, teacher) in found.outputs.iter().zip(&teacher.outputs) {

@@ -155,18 +155,13 @@ impl<'a> Run<'a> {
             }
             (Some(teacher), None) => {
                 let layers = if teacher.layers.is_empty() { &recipe.layers } else { &teacher.layers };
-                // Another stream of first weights than the student's.
-                let seed = seed ^ 0x7eac_4e55;
                 let mut draft = build(recipe, layers, Activations::Relu, input, classes, seed)?;
                 draft.network.name = format!("{}-teacher", recipe.name);
                 Some(Subject::new(draft)?)
             }
         };
         let epoch_steps = data.used.len() / recipe.train.batch;
-        if epoch_steps == 0 {
-            let found = format!("{} training images", data.used.len());
-            return Err(TrainError::setting("train.batch", recipe.train.batch, format!("at most the {found}")));
-        }
+        data.expect_batch(recipe.train.batch)?;
         let owner = Owner {
             recipe: blake3::hash(recipe.to_toml()?.as_bytes()).to_hex().to_string(),
             data: data.digest(),
@@ -177,7 +172,7 @@ impl<'a> Run<'a> {
             options,
             lanes: Lanes::new(options.threads)?,
             augmenter: Augmenter::new(&recipe.augment, &data.input)?,
-            teacher: teacher,
+            teacher,
             student: Subject::new(student)?,
             owner,
             epoch_steps,
