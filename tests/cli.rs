@@ -170,6 +170,53 @@ fn import_says_which_layer_tensor_or_golden_image_is_wrong() {
     assert_ne!(fixed["model_id"], object["model_id"]);
 }
 
+#[cfg(not(feature = "train"))]
+#[test]
+fn train_says_how_to_build_with_the_trainer() {
+    let ended = Stage::new().run("train recipe.toml --data folder --out M.nsm");
+    assert_eq!((ended.code, ended.out.as_str()), (64, ""));
+    assert!(ended.err.contains("cargo build --release --features train"), "{}", ended.err);
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn train_says_what_is_wrong_before_it_begins() {
+    let stage = Stage::new();
+    files::digits(&stage, 64);
+    files::bad_inputs(&stage);
+    let recipe = "name = \"tiny\"\n[data]\nheld_out = 8\nclasses = 10\n[[layer]]\ntype = \"flatten\"\n[[layer]]\n\
+                  type = \"dense\"\nout = 10\n[train]\nepochs = 1\n";
+    stage.write("good.toml", recipe.as_bytes());
+    stage.write("misspelt.toml", recipe.replace("epochs", "epocs").as_bytes());
+    stage.write("range.toml", format!("{recipe}warm_up = 3.0\n").as_bytes());
+    stage.write("M.md", b"notes of mine");
+    let data = "--data images.idx --labels labels.idx";
+    for (line, code, told) in [
+        (format!("train none.toml {data} --out N.nsm"), 66, "none.toml: cannot read"),
+        (format!("train folder {data} --out N.nsm"), 65, "expected a recipe"),
+        (format!("train misspelt.toml {data} --out N.nsm"), 65, "unknown field `epocs`"),
+        (format!("train range.toml {data} --out N.nsm"), 65, "train.warm_up is 3, expected 0 to 0.9"),
+        ("train good.toml --data none --out N.nsm".to_owned(), 66, "none"),
+        ("train good.toml --data images.idx --out N.nsm".to_owned(), 65, "found no labels"),
+        ("train good.toml --data images.idx --labels two-labels.idx --out N.nsm".to_owned(), 65, "two-labels.idx"),
+        ("train good.toml --data images.idx --labels label-12.idx --out N.nsm".to_owned(), 65, "12"),
+        (format!("train good.toml {data} --test small.idx --out N.nsm"), 65, "small.idx"),
+        (format!("train good.toml {data} --test images.idx --test-labels label-12.idx --out N.nsm"), 65, "one of 10"),
+        (format!("train good.toml {data} --encrypted-images 8 --out N.nsm"), 65, "number of test images is 0"),
+        (format!("train good.toml {data} --ladder --out N.nsm"), 65, "number of test images is 0"),
+        (format!("train good.toml {data} --out none/N.nsm"), 73, "none/N.nsm: cannot create"),
+        (format!("train good.toml {data} --out text.txt"), 73, "text.txt: found something other than a model package"),
+        (format!("train good.toml {data} --out M.nsm"), 73, "M.md: found something other than a model card"),
+        (format!("train good.toml {data} --out N.nsm --log text.txt"), 73, "text.txt: found something other than"),
+    ] {
+        let ended = stage.run(&line);
+        assert_eq!((ended.code, ended.out.as_str()), (code, ""), "{line}: {}", ended.err);
+        assert!(ended.err.contains(told), "{line}: {}", ended.err);
+        assert!(stage.names(".").iter().all(|name| !name.starts_with("N.")), "{line} left a file");
+    }
+    assert_eq!(std::fs::read(stage.path("M.md")).unwrap(), b"notes of mine");
+}
+
 #[test]
 fn the_reference_models_import() {
     let Some(shared) = files::shared() else { return };

@@ -105,10 +105,10 @@ pub(super) fn test_images(args: &TrainArgs, data: &Data, classes: usize) -> Resu
         return Err(CliError::content(path, what, labels[image], format!("one of {classes} classes")));
     }
     // Class folders are numbered by their names in each split by itself.
-    if let (Some(found), Some(expected)) = (&set.class_names, &data.set.class_names) {
-        if found != expected {
-            return Err(CliError::content(path, "classes of the test images", found.join(", "), expected.join(", ")));
-        }
+    if let (Some(found), Some(expected)) = (&set.class_names, &data.set.class_names)
+        && found != expected
+    {
+        return Err(CliError::content(path, "classes of the test images", found.join(", "), expected.join(", ")));
     }
     Ok(Some(set))
 }
