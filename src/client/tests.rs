@@ -55,6 +55,7 @@ fn identity() -> ModelPackage {
         },
         circuit: Circuit { input_shape: [1, 2, 2], input_stats: stats, stages: vec![stage] },
         canaries: vec![canary([1.5, -1.25, 0.5, 0.0]), canary([-2.0, 0.75, 1.0, 1.5])],
+        ranges: None,
         provenance: std::collections::BTreeMap::new(),
     }
 }

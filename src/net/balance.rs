@@ -9,6 +9,7 @@
 
 use super::circuit::FeatureKind;
 use super::draft::{Draft, DraftStage, Root};
+use super::forms::largest_magnitude;
 
 /// Largest rescaling of a row, up or down.
 const LARGEST_FACTOR: f64 = 16.0;
@@ -26,10 +27,11 @@ pub(super) fn balance(draft: &mut Draft, alive: &[Vec<bool>]) {
         for (weight, column) in forms.weights.iter_mut().zip(&forms.columns) {
             *weight *= factors[*column as usize];
         }
-        let row_max: Vec<f64> = (0..forms.rows()).map(|row| largest(&forms.weights[forms.range(row)])).collect();
+        let row_max: Vec<f64> =
+            (0..forms.rows()).map(|row| largest_magnitude(&forms.weights[forms.range(row)])).collect();
         let stage_max =
             row_max.iter().zip(&alive[stage]).filter(|(_, alive)| **alive).fold(0.0, |l: f64, (&m, _)| l.max(m));
-        let most = largest(&needs);
+        let most = largest_magnitude(&needs);
         for row in 0..forms.rows() {
             if !alive[stage][row] || row_max[row] == 0.0 || needs[row] == 0.0 {
                 continue;
@@ -53,18 +55,13 @@ pub(super) fn balance(draft: &mut Draft, alive: &[Vec<bool>]) {
     }
 }
 
-/// Largest magnitude; 0 for none.
-fn largest(weights: &[f64]) -> f64 {
-    weights.iter().fold(0.0, |largest: f64, weight| largest.max(weight.abs()))
-}
-
 /// Per column: its largest weight in any row, relative to the largest of that row. A stage's needs come from later stages,
 /// which balancing has not touched when it comes to the stage, so all can be taken before it starts.
 fn column_needs(draft: &Draft, alive: &[Vec<bool>]) -> Vec<f64> {
     let mut needs = vec![0.0f64; draft.columns.len()];
     for (stage, alive) in draft.stages.iter().zip(alive) {
         for row in (0..stage.forms.rows()).filter(|&row| alive[row]) {
-            let row_max = largest(&stage.forms.weights[stage.forms.range(row)]);
+            let row_max = largest_magnitude(&stage.forms.weights[stage.forms.range(row)]);
             if row_max == 0.0 {
                 continue;
             }

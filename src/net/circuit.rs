@@ -65,7 +65,8 @@ pub struct LinearMap {
     pub weight_bits: u32,
 }
 
-/// What calibration saw at a stage's outputs, in real units.
+/// What calibration saw at a stage's outputs, in real units. `max_abs` and `max_rms` may be those of a larger set of images
+/// (see [`Circuit::widen`]); "calibration images" below are that set then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StageStats {
     /// Largest magnitude of any output over all calibration images.

@@ -147,12 +147,16 @@ fn apply_linear(
                     let top = position / output[2] * stride;
                     let left = position % output[2] * stride;
                     combiner.add_constant(f64::from(bias[channel]));
-                    for (tap, &weight) in taps.iter().enumerate() {
-                        let y = (top + tap / kernel_columns % kernel_rows).checked_sub(padding[0]);
-                        let x = (left + tap % kernel_columns).checked_sub(padding[1]);
-                        if let (Some(y), Some(x)) = (y.filter(|&y| y < shape[1]), x.filter(|&x| x < shape[2])) {
-                            let source = first + tap / (kernel_rows * kernel_columns);
-                            combiner.add_row(f64::from(weight), &input, (source * shape[1] + y) * shape[2] + x);
+                    for (source, plane_taps) in taps.chunks_exact(kernel_rows * kernel_columns).enumerate() {
+                        let first_row = (first + source) * shape[1];
+                        for (down, row_taps) in plane_taps.chunks_exact(kernel_columns).enumerate() {
+                            let y = (top + down).checked_sub(padding[0]);
+                            let Some(y) = y.filter(|&y| y < shape[1]) else { continue };
+                            for (across, &weight) in row_taps.iter().enumerate() {
+                                let x = (left + across).checked_sub(padding[1]);
+                                let Some(x) = x.filter(|&x| x < shape[2]) else { continue };
+                                combiner.add_row(f64::from(weight), &input, (first_row + y) * shape[2] + x);
+                            }
                         }
                     }
                     combiner.finish(&mut out)?;

@@ -133,6 +133,19 @@ impl Forms {
     }
 }
 
+/// Largest magnitude; 0 for none. Several maxima side by side: one alone would wait for itself at every number.
+pub(super) fn largest_magnitude(numbers: &[f64]) -> f64 {
+    let (chunks, rest) = numbers.as_chunks::<8>();
+    let mut maxima = [0.0f64; 8];
+    for chunk in chunks {
+        for (most, number) in maxima.iter_mut().zip(chunk) {
+            let magnitude = number.abs();
+            *most = if magnitude > *most { magnitude } else { *most };
+        }
+    }
+    maxima.iter().chain(rest).fold(0.0, |most: f64, number| most.max(number.abs()))
+}
+
 /// Adds up multiples of forms, one output row at a time.
 pub(super) struct Combiner {
     weights: Vec<f64>,

@@ -101,14 +101,26 @@ fn measure_gain(
 }
 
 /// Running figures of one buffer.
-#[derive(Default)]
-struct BufferRange {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct BufferRange {
     max_abs: f64,
     squares: Vec<f64>,
 }
 
 impl BufferRange {
-    fn see(&mut self, buffer: &[f64], width: usize, images: usize) {
+    /// Sums of squares, one an output.
+    pub(super) fn squares(&self) -> &[f64] {
+        &self.squares
+    }
+
+    /// Adds the figures of the same buffer on other images.
+    pub(super) fn merge(&mut self, other: &BufferRange) {
+        self.max_abs = self.max_abs.max(other.max_abs);
+        self.squares.iter_mut().zip(&other.squares).for_each(|(sum, other)| *sum += other);
+    }
+
+    /// Adds `[output][width]` values of which the first `images` count.
+    pub(super) fn see(&mut self, buffer: &[f64], width: usize, images: usize) {
         self.squares.resize(buffer.len() / width, 0.0);
         for (square, row) in self.squares.iter_mut().zip(buffer.chunks_exact(width)) {
             for &value in &row[..images] {
@@ -118,7 +130,8 @@ impl BufferRange {
         }
     }
 
-    fn stats(&self, images: usize) -> StageStats {
+    /// Ranges over `images` images; the gains are zero.
+    pub(super) fn stats(&self, images: usize) -> StageStats {
         let largest = self.squares.iter().fold(0.0, |largest: f64, &square| largest.max(square));
         StageStats { max_abs: self.max_abs, max_rms: (largest / images as f64).sqrt(), ..StageStats::ZERO }
     }

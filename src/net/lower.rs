@@ -9,6 +9,7 @@ use super::calibration::{Calibration, Ranges, measure_ranges};
 use super::circuit::{Circuit, Feature, FeatureKind, LinearMap, Source, Stage, StageStats};
 use super::draft::{Draft, DraftStage, Root, draft};
 use super::error::{NetError, all_finite};
+use super::forms::largest_magnitude;
 use super::gains::fill_stats;
 use super::network::Network;
 use super::shadow::{LayerPlaces, Place};
@@ -124,10 +125,8 @@ fn round_stages(draft: &mut Draft, alive: &[Vec<bool>], options: &LowerOptions) 
             }
         }
         all_finite(name, "weights", forms.weights.iter().copied())?;
-        let mut largest = 0.0f64;
-        for row in (0..forms.rows()).filter(|&row| alive[stage][row]) {
-            largest = forms.weights[forms.range(row)].iter().fold(largest, |most, weight| most.max(weight.abs()));
-        }
+        let rows = (0..forms.rows()).filter(|&row| alive[stage][row]);
+        let largest = rows.fold(0.0, |most: f64, row| most.max(largest_magnitude(&forms.weights[forms.range(row)])));
         let limit = f64::from((1i32 << (options.bits(stage) - 1)) - 1);
         // A stage of constants only has no rows in the end; any finite scale will do.
         let scale = if largest > 0.0 { limit / largest } else { 1.0 };

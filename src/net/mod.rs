@@ -23,7 +23,9 @@ mod gains;
 mod integer;
 pub mod lower;
 pub mod network;
+mod observe;
 mod panel;
+pub mod ranges;
 #[doc(hidden)]
 pub mod sample;
 pub mod shadow;
@@ -37,6 +39,8 @@ pub use error::NetError;
 pub use export::{Spec, SpecTensor};
 pub use lower::{LowerOptions, lower};
 pub use network::Network;
+pub use observe::StageObservation;
+pub use ranges::{RangeObservation, RangeReport};
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,8 @@ use crate::ring::RingError;
 pub struct Requirements {
     /// Every logit of a calibration-like image is off by less than 2^-bits.
     pub promised_bits: f64,
-    /// Ranges seen in calibration are multiplied by this before they bound the modulus.
+    /// Every stage's largest magnitude (`StageStats::max_abs`) is multiplied by this before it bounds the modulus: an image whose
+    /// values are so many times larger than any seen still comes out right.
     pub headroom: f64,
 }
 

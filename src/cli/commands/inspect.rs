@@ -18,6 +18,8 @@ use crate::cli::args::InspectArgs;
 use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
 use crate::format::{Container, Kind, ModelPackage, OpenLimits, VERSION};
+use crate::net::Network;
+use crate::net::ranges::{RangeReport, ValueRange};
 
 /// Describes the file.
 ///
@@ -127,11 +129,40 @@ fn model(path: &Path, facts: &mut Facts) -> Result<(), CliError> {
     facts.add("macs", package.circuit.total_macs());
     facts.add("squarings", package.circuit.total_squares());
     facts.add("canaries", package.canaries.len());
+    if let Some(report) = &package.ranges {
+        ranges(report, &package.network, facts);
+    }
     for (key, value) in &package.provenance {
         facts.table.row([&format!("provenance {key}"), value]);
     }
     facts.fields.insert("provenance".to_owned(), json!(package.provenance));
     Ok(())
+}
+
+/// One row a quadratic layer and one for the logits, then the images that went farthest.
+fn ranges(report: &RangeReport, network: &Network, facts: &mut Facts) {
+    facts.table.row(["range images", &report.images.to_string()]);
+    let mut add = |name: &str, range: &ValueRange| {
+        let figures = format!("{:.4} to {:.4}, rms {:.4}", range.min, range.max, range.rms);
+        let tail =
+            format!("99.9 % within {:.4}, {} images beyond {:.4}", range.quantile, range.images_beyond, range.limit);
+        facts.table.row([&format!("range {name}"), &format!("{figures}, {tail}")]);
+        let worst: Vec<Value> =
+            range.worst.iter().map(|worst| json!({"image": worst.image, "value": worst.value})).collect();
+        json!({
+            "name": name, "min": range.min, "max": range.max, "rms": range.rms, "quantile_999": range.quantile,
+            "limit": range.limit, "images_beyond": range.images_beyond, "worst": worst,
+        })
+    };
+    let mut fields: Vec<Value> =
+        report.layers.iter().map(|range| add(&network.layers[range.layer].name, &range.values)).collect();
+    fields.push(add("logits", &report.logits));
+    let worst = report.worst_images();
+    let named = worst
+        .iter()
+        .map(|(layer, worst)| format!("{} ({:.4} in {})", worst.image, worst.value, network.layers[*layer].name));
+    facts.table.row(["range worst images", &named.collect::<Vec<_>>().join(", ")]);
+    facts.fields.insert("ranges".to_owned(), json!({"images": report.images, "values": fields}));
 }
 
 fn job(path: &Path) -> Result<Report, CliError> {
@@ -216,4 +247,44 @@ fn receipt(path: &Path) -> Result<Report, CliError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     facts.add("outputs", state(receipt.verify_outputs(folder))?);
     Ok(facts.report())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::calibration::Ranges;
+    use crate::net::sample::{random_images, random_network};
+    use crate::net::{LowerOptions, lower};
+
+    #[test]
+    fn ranges_of_a_package_are_shown_by_layer_with_the_worst_images() {
+        let network = random_network(3, 2, false);
+        let images = random_images(&network, 40, 1);
+        let circuit = lower(&network, &LowerOptions::default(), &images).unwrap();
+        let limits = Ranges::measure(&network, &images.first(10)).unwrap().limits();
+        let report = network.observe_ranges(&images.x, 40, 0, &limits).unwrap().report();
+        let package = ModelPackage {
+            network,
+            circuit,
+            canaries: Vec::new(),
+            ranges: Some(report.clone()),
+            provenance: std::collections::BTreeMap::new(),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.nsm");
+        package.write(&path).unwrap();
+        let shown = run(&InspectArgs { file: path }).unwrap();
+        assert_eq!(shown.json["ranges"]["images"], 40);
+        let values = shown.json["ranges"]["values"].as_array().unwrap();
+        assert_eq!(values.len(), 3);
+        assert_eq!((&values[2]["name"], &values[2]["max"]), (&"logits".into(), &report.logits.max.into()));
+        for range in &report.layers {
+            let beyond = format!("{} images beyond {:.4}", range.values.images_beyond, range.values.limit);
+            assert!(shown.text.contains(&package.network.layers[range.layer].name), "{}", shown.text);
+            assert!(shown.text.contains(&beyond), "{}", shown.text);
+        }
+        let worst = report.layers.iter().map(|range| range.values.worst[0]);
+        let worst = worst.max_by(|left, right| left.value.abs().total_cmp(&right.value.abs())).unwrap();
+        assert!(shown.text.contains(&format!("{} ({:.4} in", worst.image, worst.value)), "{}", shown.text);
+    }
 }

@@ -9,6 +9,7 @@ mod check;
 mod circuit;
 mod json;
 mod network;
+mod ranges;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -16,10 +17,12 @@ use std::path::Path;
 
 use crate::net::circuit::Circuit;
 use crate::net::network::Network;
+use crate::net::ranges::RangeReport;
 
 use check::{check_canaries, check_circuit, check_network};
 use circuit::{decode_circuit, encode_circuit};
 use network::{decode_network, encode_network};
+use ranges::{decode_ranges, encode_ranges};
 use sections::{
     PROVENANCE, PackedSection, Sections, decode_canaries, decode_provenance, encode_canaries, encode_provenance,
 };
@@ -51,6 +54,8 @@ pub struct ModelPackage {
     pub circuit: Circuit,
     /// Known answers; may be empty.
     pub canaries: Vec<Canary>,
+    /// How large the network's values were over the training set; absent in packages made without one.
+    pub ranges: Option<RangeReport>,
     /// For people: where it came from, which command made it. Not part of the model id.
     pub provenance: BTreeMap<String, String>,
 }
@@ -82,7 +87,7 @@ impl ModelPackage {
         if found != expected { Err(FormatError::invalid(MODEL_ID, found, expected).in_file(path)) } else { Ok(package) }
     }
 
-    /// BLAKE3 (hexadecimal) over network, circuit and canaries, as they are written; provenance does not enter.
+    /// BLAKE3 (hexadecimal) over network, circuit, canaries and ranges, as they are written; provenance does not enter.
     /// Errors: an inconsistent package.
     pub fn model_id(&self) -> Result<String, FormatError> {
         Ok(model_id(&self.pack()?))
@@ -94,6 +99,9 @@ impl ModelPackage {
         check_canaries(&self.canaries, &self.circuit)?;
         self.network.validate()?;
         self.circuit.validate()?;
+        if let Some(ranges) = &self.ranges {
+            ranges.validate(&self.network)?;
+        }
         if self.network.input.shape != self.circuit.input_shape {
             let (found, expected) = (self.circuit.input_shape, self.network.input.shape);
             return Err(FormatError::invalid(
@@ -116,6 +124,7 @@ impl ModelPackage {
         encode_network(&self.network, &mut packed)?;
         encode_circuit(&self.circuit, &mut packed)?;
         encode_canaries(&self.canaries, &mut packed);
+        encode_ranges(self.ranges.as_ref(), &mut packed)?;
         encode_provenance(&self.provenance, &mut packed)?;
         packed.retain(|section| !section.bytes.is_empty());
         Ok(packed)
@@ -127,6 +136,7 @@ impl ModelPackage {
             network: decode_network(&mut sections)?,
             circuit: decode_circuit(&mut sections)?,
             canaries: decode_canaries(&mut sections)?,
+            ranges: decode_ranges(&mut sections)?,
             provenance: decode_provenance(&mut sections)?,
         };
         sections.all_read()?;

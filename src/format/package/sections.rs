@@ -72,6 +72,11 @@ impl<'a> Sections<'a> {
         serde_json::from_slice(bytes).map_err(to_error)
     }
 
+    /// As [`Sections::json`]; `None` where there is no such section.
+    pub(super) fn json_opt<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, FormatError> {
+        self.container.section_opt(name).is_some().then(|| self.json(name)).transpose()
+    }
+
     /// Numbers of a section of shape `[any, inner...]`.
     pub(super) fn numbers<T: Element>(
         &mut self,

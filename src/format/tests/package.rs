@@ -7,6 +7,7 @@ use super::*;
 use crate::format::{Canary, ErrorKind, ModelPackage};
 use crate::net::circuit::{Block, Circuit, Feature, FeatureKind, LinearMap, Source, Stage, StageStats};
 use crate::net::network::{Granularity, InputSpec, Layer, Network, Op};
+use crate::net::ranges::{LayerRange, RangeReport, ValueRange, WorstImage};
 
 fn stats(seed: f64) -> StageStats {
     StageStats { max_abs: seed / 3.0, max_rms: seed / 7.0, noise_gain: 1e-300 * seed, noise_gain_worst: 0.1 + 0.2 }
@@ -79,6 +80,7 @@ fn toy() -> ModelPackage {
         network: Network { name: "toy-net_1".into(), dataset: "caf\u{e9}".into(), input, layers },
         circuit: Circuit { input_shape: [1, 2, 2], input_stats: stats(0.5), stages: vec![first, second] },
         canaries: vec![canary(1.0), canary(2.0)],
+        ranges: None,
         provenance: BTreeMap::from([("command".to_string(), "model import".to_string())]),
     }
 }
@@ -212,10 +214,10 @@ fn inconsistent_packages_are_not_written() {
     }
 }
 
-/// Writes the toy package with one section replaced, all digests right.
-fn forge(path: &Path, name: &str, shape: &[usize], bytes: &[u8]) {
+/// Writes a package with one section replaced, all digests right.
+fn forge(package: &ModelPackage, path: &Path, name: &str, shape: &[usize], bytes: &[u8]) {
     let sound = path.with_extension("sound");
-    toy().write(&sound).unwrap();
+    package.write(&sound).unwrap();
     let sound = open(&sound).unwrap();
     let metadata = BTreeMap::from([("model_id".to_string(), sound.metadata("model_id").unwrap().to_string())]);
     let replaced = |section: &crate::format::Section<'_>| section.name == name;
@@ -232,14 +234,17 @@ fn forge(path: &Path, name: &str, shape: &[usize], bytes: &[u8]) {
     writer.finish().unwrap();
 }
 
+/// What is said against a package with one section replaced.
+fn refusal_of(package: &ModelPackage, path: &Path, name: &str, shape: &[usize], bytes: &[u8]) -> String {
+    forge(package, path, name, shape, bytes);
+    ModelPackage::open(path).expect_err(name).root().to_string()
+}
+
 #[test]
 fn forged_sections_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("forged.nsm");
-    let refusal = |name: &str, shape: &[usize], bytes: &[u8]| {
-        forge(&path, name, shape, bytes);
-        ModelPackage::open(&path).expect_err(name).root().to_string()
-    };
+    let refusal = |name: &str, shape: &[usize], bytes: &[u8]| refusal_of(&toy(), &path, name, shape, bytes);
     // Row and column counts whose product claims 2^64 weights.
     let counts = encode(&[u32::MAX; 6]);
     assert_eq!(
@@ -280,6 +285,78 @@ fn forged_sections_are_refused() {
     assert!(network("\"flatten\"", "\"relu\"").contains("unknown variant `relu`"));
     assert!(network("\"stride\":1", "\"stride\":-1").contains("invalid value"));
     assert!(network("\"mean\":[", &format!("\"mean\":[{}", "[".repeat(300))).contains("section \"network.json\""));
+}
+
+/// Ranges that the toy network could have, over three images.
+fn toy_ranges() -> RangeReport {
+    let worst = |image, value| WorstImage { image, value };
+    let values = ValueRange {
+        min: -0.1 - 0.2,
+        max: 1.0 / 3.0,
+        rms: 0.125,
+        quantile: 0.3,
+        limit: 0.25,
+        images_beyond: 2,
+        worst: vec![worst(2, 1.0 / 3.0), worst(0, -0.1 - 0.2), worst(1, 0.25)],
+    };
+    RangeReport { images: 3, layers: vec![LayerRange { layer: 2, values: values.clone() }], logits: values }
+}
+
+#[test]
+fn ranges_travel_with_the_model_and_belong_to_its_identity() {
+    let with = ModelPackage { ranges: Some(toy_ranges()), ..toy() };
+    let back = round_trip(&with).unwrap();
+    assert_eq!(back, with);
+    assert_ne!(with.model_id().unwrap(), GOLDEN_MODEL_ID);
+    let mut other = with.clone();
+    other.ranges.as_mut().unwrap().logits.limit = 0.5;
+    assert_ne!(other.model_id().unwrap(), with.model_id().unwrap());
+    other.ranges = None;
+    assert_eq!(other.model_id().unwrap(), GOLDEN_MODEL_ID, "a package without ranges would change its identity");
+}
+
+#[test]
+fn the_bundled_model_keeps_its_identity() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mnist-cryptonets.nsm");
+    let package = ModelPackage::open(&path).unwrap();
+    assert_eq!(package.ranges, None);
+    assert_eq!(package.model_id().unwrap(), open(&path).unwrap().metadata("model_id").unwrap());
+}
+
+#[test]
+fn forged_ranges_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sound, path) = (folder.path().join("sound.nsm"), folder.path().join("forged.nsm"));
+    let package = ModelPackage { ranges: Some(toy_ranges()), ..toy() };
+    package.write(&sound).unwrap();
+    let text = String::from_utf8(open(&sound).unwrap().section("ranges.json").unwrap().bytes.to_vec()).unwrap();
+    for (from, to, says) in [
+        ("\"images\":3", "\"images\":0", "ranges: images is 0, expected at least 1"),
+        ("\"images\":3", "\"images\":18446744073709551616", "section \"ranges.json\""),
+        ("\"layer\":2", "\"layer\":3", "ranges: quadratic layers is [3], expected [2]"),
+        ("\"layer\":2", "\"layer\":2,\"more\":1", "unknown field"),
+        ("\"rms\":\"0.125\"", "\"rms\":\"inf\"", "finite decimal number"),
+        ("\"rms\":\"0.125\"", "\"rms\":0.125", "finite decimal number"),
+        (
+            "\"images_beyond\":2",
+            "\"images_beyond\":4",
+            "ranges of 2 poly: images beyond the limit is 4, expected at most 3",
+        ),
+        ("\"image\":0", "\"image\":7", "worst image is 7, expected below 3"),
+        ("\"image\":0", "\"image\":1", "worst images is 1 twice"),
+        (",\"quantile\":\"0.3\"", "", "missing field"),
+        ("\"quantile\":\"0.3\"", "\"quantile\":\"0.4\"", "ranges of 2 poly: quantile is 0.4"),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text, "{from}");
+        let refused = refusal_of(&package, &path, "ranges.json", &[changed.len()], changed.as_bytes());
+        assert!(refused.contains(says), "{refused:?} does not say {says:?}");
+    }
+    // Ranges without a network that has a quadratic.
+    let mut linear = package;
+    linear.network.layers[2].op =
+        Op::BatchNorm { gamma: vec![1.0; 2], beta: vec![0.0; 2], mean: vec![0.0; 2], var: vec![1.0; 2], eps: 1e-5 };
+    assert!(linear.write(&path).unwrap_err().to_string().contains("quadratic layers is [2], expected []"));
 }
 
 #[test]
