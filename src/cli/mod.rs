@@ -10,6 +10,8 @@ pub mod digits;
 mod error;
 mod images;
 pub mod logging;
+#[cfg(feature = "train")]
+mod observe;
 mod oracles;
 mod packaging;
 pub mod progress;

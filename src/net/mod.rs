@@ -23,7 +23,7 @@ mod gains;
 mod integer;
 pub mod lower;
 pub mod network;
-mod observe;
+pub mod observe;
 mod panel;
 pub mod ranges;
 #[doc(hidden)]

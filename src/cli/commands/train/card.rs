@@ -149,9 +149,37 @@ impl Card<'_> {
         }
     }
 
-    /// Ranges of what the quadratics read: of the circuit's stages, on the calibration images.
+    /// Ranges over all training images: of what each activation reads, of the logits, and the images that go farthest.
     fn ranges_into(&self, text: &mut String) {
-        *text += "\n## Ranges\n\nOn the calibration images, of the outputs of each stage (the inputs of the squares after it):\n\n\
+        *text += "\n## Ranges\n\n";
+        if let Some(report) = &self.package.ranges {
+            let _ = write!(
+                text,
+                "Over all {} training images, of what each activation reads. The planner's headroom starts from the largest.\n\n\
+                 | layer | smallest | largest | rms | 99.9 % of magnitudes below | images beyond the calibration's largest | worst images: value |\n\
+                 |---|---|---|---|---|---|---|\n",
+                report.images
+            );
+            let names = &self.package.network.layers;
+            let layers = report.layers.iter().map(|range| (cell(&names[range.layer].name), &range.values));
+            for (name, values) in layers.chain([("logits".to_owned(), &report.logits)]) {
+                let worst: Vec<String> =
+                    values.worst.iter().take(4).map(|worst| format!("{}: {:.1}", worst.image, worst.value)).collect();
+                let _ = writeln!(
+                    text,
+                    "| {name} | {:.2} | {:.2} | {:.3} | {:.2} | {} (beyond {:.2}) | {} |",
+                    values.min,
+                    values.max,
+                    values.rms,
+                    values.quantile,
+                    values.images_beyond,
+                    values.limit,
+                    worst.join(", ")
+                );
+            }
+            *text += "\n";
+        }
+        *text += "The circuit's stages, whose outputs are squared next:\n\n\
                   | stage | bits of the integers | largest magnitude | largest root mean square |\n|---|---|---|---|\n";
         for stage in &self.package.circuit.stages {
             let (name, stats) = (cell(&stage.name), &stage.stats);

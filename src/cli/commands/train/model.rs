@@ -15,6 +15,7 @@ use super::watch::{Log, Watch, in_percent};
 use crate::cli::args::TrainArgs;
 use crate::cli::commands::{Context, Report, demo};
 use crate::cli::error::CliError;
+use crate::cli::observe;
 use crate::cli::oracles::{self, same, share};
 use crate::cli::packaging::{canaries, integers, read_text, refuse_foreign, warn_of_lost_labels};
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
@@ -22,6 +23,7 @@ use crate::cli::time::rfc3339;
 use crate::engine::rates;
 use crate::format::ModelPackage;
 use crate::net::LowerOptions;
+use crate::net::calibration::Ranges;
 use crate::plan::cost::cost;
 use crate::plan::{Plan, PlanError, Requirements, scales};
 use crate::ring::kernels::Kernel;
@@ -205,12 +207,19 @@ fn pack(
     let network = trained.network.clone();
     context.progress.begin("choosing integers", 0);
     let calibration = prepared.data.calibration(&network.input)?;
-    let choice = integers(&network, &calibration, trained_bits(trained).as_ref())?;
+    let mut choice = integers(&network, &calibration, trained_bits(trained).as_ref())?;
     warn_of_lost_labels(&choice, &calibration);
-    let plan = scales::plan(&choice.circuit, &Requirements::default())?;
     let canaries = canaries(&choice, &calibration)?;
     let stage_bits = choice.stage_bits();
     context.progress.end();
+
+    context.progress.begin("ranges", prepared.data.set.count as u64);
+    let advance = |images| context.progress.advance(images);
+    let calibrated = Ranges::measure(&network, &calibration)?;
+    let (set, threads) = (&prepared.data.set, context.threads.get());
+    let ranges = observe::widen(&network, &mut choice.circuit, &calibrated, set, threads, &advance)?;
+    context.progress.end();
+    let plan = scales::plan(&choice.circuit, &Requirements::default())?;
 
     let test = match test {
         None => None,
@@ -252,7 +261,7 @@ fn pack(
         provenance.insert("test_accuracy_integer", test.integer.to_string());
     }
     let provenance = provenance.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let package = ModelPackage { network, circuit: choice.circuit, canaries, ranges: None, provenance };
+    let package = ModelPackage { network, circuit: choice.circuit, canaries, ranges: Some(ranges), provenance };
     let model_id = package.write(&args.out)?;
     Ok(Packed { package, model_id, plan, stage_bits, test })
 }
