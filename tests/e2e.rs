@@ -105,3 +105,30 @@ fn cifar_with_five_squarings() -> Outcome {
     let report = demo(&root, "cifar10_element_warm", "cifar-10", "64")?;
     check(&report)
 }
+
+/// Every model of the zoo: accuracy of its integers on the untouched test images as promised, and encrypted labels that
+/// equal them. `images`: how many go the encrypted way.
+#[test]
+fn the_zoo_keeps_what_its_cards_say() -> Outcome {
+    let Some(root) = shared() else { return Ok(()) };
+    let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models"));
+    for (model, dataset, least, images) in [
+        ("mnist-cryptonets", "mnist", 0.990, "8192"),
+        ("mnist-best", "mnist", 0.993, "8192"),
+        ("fashion", "fashion-mnist", 0.915, "8192"),
+        ("cifar10", "cifar-10", 0.83, "64"),
+    ] {
+        let package = models.join(format!("{model}.nsm"));
+        let data = root.join("data").join(dataset);
+        let measured = nightshift(&["evaluate", "--model", text(&package), "--images", text(&data)])?;
+        let accuracy = number(&measured, "accuracy_integer")?;
+        assert!(accuracy >= least, "{model}: {measured}");
+        let card = std::fs::read_to_string(models.join(format!("{model}.md")))?;
+        let id = measured["model_id"].as_str().ok_or("model_id")?;
+        assert!(card.contains(id), "{model}: the card is not of model {id}");
+        assert!(card.contains(&format!("{:.2} %", 100.0 * accuracy)), "{model}: the card does not say {accuracy}");
+        let report = nightshift(&["demo", "--model", text(&package), "--data", text(&data), "--images", images])?;
+        check(&report)?;
+    }
+    Ok(())
+}
