@@ -89,8 +89,9 @@ impl Fit<'_> {
                 }
                 let at = step * self.batch;
                 let (loss, step_right, norm) = self.step(state, &order[at..at + self.batch], epoch, steps)?;
-                for (what, found) in [("loss", loss), ("norm of the gradient", norm)] {
-                    if !(found.is_finite() && found < EXPLODED) {
+                // A single image far outside may have a huge gradient, which clipping makes harmless; no number is not.
+                for (what, found, most) in [("loss", loss, EXPLODED), ("norm of the gradient", norm, f64::MAX)] {
+                    if !(found.is_finite() && found < most) {
                         let (epoch, step, what) = (epoch + 1, step + 1, what.to_owned());
                         return Err(TrainError::Diverged { phase: self.phase.name(), epoch, step, what, found });
                     }
