@@ -92,9 +92,9 @@ impl PreparedPass {
             fused_bias: residues(&|i| first.map.bias[pass.fused_rows[i] as usize] * first_scale, pass.fused_rows.len()),
             bias: residues(&|i| stage.map.bias[pass.rows[i] as usize] * stage_plan.product_scale, pass.rows.len()),
             fused_rows: pass.fused_rows.len(),
-            fused: pack(pass.fused_blocks),
+            fused: pack(context, pass.fused_blocks),
             features,
-            blocks: pack(pass.blocks),
+            blocks: pack(context, pass.blocks),
             multipliers,
             rows: pass.rows,
             inputs: pass.inputs,
@@ -102,9 +102,9 @@ impl PreparedPass {
     }
 }
 
-fn pack(blocks: Vec<LocalBlock>) -> Vec<Block> {
+fn pack(context: &Context, blocks: Vec<LocalBlock>) -> Vec<Block> {
     let packed = |b: LocalBlock| Block {
-        packed: PackedBlock::new(b.rows.len(), b.columns.len(), &b.weights),
+        packed: PackedBlock::new(context.kernel(), b.rows.len(), b.columns.len(), &b.weights),
         rows: b.rows,
         columns: b.columns,
     };

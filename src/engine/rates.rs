@@ -2,7 +2,7 @@
 
 use crate::ckks::CkksError;
 use crate::plan::cost::Rates;
-use crate::ring::kernels::{BlockOperands, Kernel, PackedBlock};
+use crate::ring::kernels::{BlockOperands, BlockScratch, Kernel, PackedBlock};
 use crate::ring::sampling::Stream;
 use crate::ring::{Modulus, Ntt, primes};
 use std::time::Instant;
@@ -32,15 +32,17 @@ pub fn measure(kernel: Kernel, threads: usize) -> Result<Rates, CkksError> {
 
     let (rows, columns, row_words) = (96, 256, 96);
     let weights: Vec<i16> = (0..rows * columns).map(|i| ((i * 37) % 255) as i16 - 127).collect();
-    let block = PackedBlock::new(rows, columns, &weights);
+    let block = PackedBlock::new(kernel, rows, columns, &weights);
     let mut x = vec![0; columns * row_words];
     let stream = Stream::with_kernel(&[0; 32], kernel);
     stream.uniform_into(&m, 0, 0, 0, &mut x);
     x.iter_mut().for_each(|r| *r = (*r).max(1));
     let (column_rows, out_rows): (Vec<u32>, Vec<u32>) = ((0..columns as u32).collect(), (0..rows as u32).collect());
     let operands = BlockOperands { x: &x, columns: &column_rows, rows: &out_rows, row_words };
+    let mut scratch = BlockScratch::default();
     let mut out = vec![0; rows * row_words];
-    let products_per_sec = rate(rows * columns * row_words, || kernel.block_mul_add(&m, &block, &operands, &mut out));
+    let products_per_sec =
+        rate(rows * columns * row_words, || block.mul_add_assign(&m, &operands, &mut scratch, &mut out));
 
     let [mut s0, mut s1, mut s2] = [vec![0; 1024], vec![0; 1024], vec![0; 1024]];
     let squares_per_sec =

@@ -8,7 +8,7 @@ use super::run::{Inputs, Kept};
 use crate::ckks::Context;
 use crate::net::circuit::FeatureKind;
 use crate::ring::Modulus;
-use crate::ring::kernels::{BlockOperands, Kernel};
+use crate::ring::kernels::{BlockOperands, BlockScratch};
 
 /// Working memory of one thread.
 #[derive(Default)]
@@ -16,6 +16,7 @@ pub(super) struct TileScratch {
     inputs: Vec<u64>,
     fused: Vec<u64>,
     features: Vec<u64>,
+    blocks: BlockScratch,
 }
 
 /// Zero is written q.
@@ -40,7 +41,14 @@ struct Operand<'a> {
 }
 
 /// Starts every row with its bias (on component 0) and adds the blocks' products.
-fn linear_into(kernel: Kernel, m: &Modulus, blocks: &[Block], bias: &[u64], operand: &Operand<'_>, out: &mut [u64]) {
+fn linear_into(
+    m: &Modulus,
+    blocks: &[Block],
+    bias: &[u64],
+    operand: &Operand<'_>,
+    scratch: &mut BlockScratch,
+    out: &mut [u64],
+) {
     let &Operand { x, row_words, columns } = operand;
     for (row, &constant) in out.chunks_exact_mut(row_words).zip(bias) {
         row[..columns].fill(constant);
@@ -48,7 +56,7 @@ fn linear_into(kernel: Kernel, m: &Modulus, blocks: &[Block], bias: &[u64], oper
     }
     for block in blocks {
         let operands = BlockOperands { x, columns: &block.columns, rows: &block.rows, row_words };
-        kernel.block_mul_add(m, &block.packed, &operands, out);
+        block.packed.mul_add_assign(m, &operands, scratch, out);
     }
 }
 
@@ -84,11 +92,11 @@ pub(super) fn tile_into(
     }
     let fused = grow(&mut scratch.fused, pass.fused_rows * pair);
     linear_into(
-        kernel,
         m,
         &pass.fused,
         &pass.fused_bias[limb],
         &Operand { x: loaded, row_words: pair, columns },
+        &mut scratch.blocks,
         fused,
     );
 
@@ -122,6 +130,7 @@ pub(super) fn tile_into(
             nonzero_assign(m, row);
         }
     }
-    linear_into(kernel, m, &pass.blocks, &pass.bias[limb], &Operand { x: features, row_words, columns }, out);
+    let operand = Operand { x: features, row_words, columns };
+    linear_into(m, &pass.blocks, &pass.bias[limb], &operand, &mut scratch.blocks, out);
     Ok(())
 }

@@ -4,15 +4,23 @@
 //! are safe. Detect once ([`Kernel::detect`]), pass the token down. This folder holds all per-instruction-set code and,
 //! with the file mapping, all `unsafe` of the project.
 //!
-//! Residues are `u64` in `[0, q)` unless a function says otherwise. *Tile* operands of [`Kernel::block_mul_add`] are in
+//! Residues are `u64` in `[0, q)` unless a function says otherwise. *Tile* operands of [`PackedBlock::mul_add_assign`] are in
 //! `[1, q]`: zero is written `q`, which lets a kernel keep negative weights as 52-bit two's complement.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512ifma;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
 mod block;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 mod portable;
 
-pub use block::{BlockOperands, PackedBlock};
+pub use block::{BlockOperands, BlockScratch, PackedBlock};
 
 use super::modulus::{Modulus, ShoupFactor};
 
@@ -45,7 +53,14 @@ impl ShoupTable {
 enum Tier {
     Portable,
     #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Token),
+    #[cfg(target_arch = "x86_64")]
     Avx512Ifma(avx512ifma::Token),
+    /// Block products on bytes, all else as the tier before.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(avx512ifma::Token, avx512vnni::Token),
+    #[cfg(target_arch = "x86_64")]
+    Amx(avx512ifma::Token, amx::Token),
 }
 
 /// A usable kernel tier.
@@ -57,7 +72,11 @@ macro_rules! dispatch {
         match $self.0 {
             Tier::Portable => portable::$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512Ifma(token) => avx512ifma::$name(token, $($arg),*),
+            Tier::Avx2(token) => avx2::$name(token, $($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Ifma(token) | Tier::Avx512Vnni(token, _) | Tier::Amx(token, _) => {
+                avx512ifma::$name(token, $($arg),*)
+            }
         }
     };
 }
@@ -80,8 +99,13 @@ impl Kernel {
     pub fn present() -> Vec<Self> {
         let mut tiers = vec![Self::portable()];
         #[cfg(target_arch = "x86_64")]
-        if let Some(token) = avx512ifma::Token::detect() {
-            tiers.push(Self(Tier::Avx512Ifma(token)));
+        {
+            tiers.extend(avx2::Token::detect().map(|token| Self(Tier::Avx2(token))));
+            if let Some(wide) = avx512ifma::Token::detect() {
+                tiers.push(Self(Tier::Avx512Ifma(wide)));
+                tiers.extend(avx512vnni::Token::detect().map(|token| Self(Tier::Avx512Vnni(wide, token))));
+                tiers.extend(amx::Token::detect().map(|token| Self(Tier::Amx(wide, token))));
+            }
         }
         tiers
     }
@@ -92,13 +116,19 @@ impl Kernel {
         Self::present().into_iter().find(|k| k.name() == name)
     }
 
-    /// `portable` or `avx512ifma`.
+    /// `portable`, `avx2`, `avx512ifma`, `avx512vnni` or `amx`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self.0 {
             Tier::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
+            Tier::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
             Tier::Avx512Ifma(_) => "avx512ifma",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni(..) => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx(..) => "amx",
         }
     }
 
@@ -143,9 +173,9 @@ impl Kernel {
         dispatch!(self, square_into(m, c0, c1, out));
     }
 
-    /// `out[rows[r]] += sum_k w[r][k] x[columns[k]]` on rows of `row_words` residues each; `x` in `[1, q]`, `out` in `[0, q)`.
-    pub fn block_mul_add(&self, m: &Modulus, block: &PackedBlock, operands: &BlockOperands<'_>, out: &mut [u64]) {
-        dispatch!(self, block_mul_add(m, block, operands, out));
+    /// [`PackedBlock::mul_add_assign`] on words.
+    fn words_mul_add(&self, m: &Modulus, block: &block::PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
+        dispatch!(self, words_mul_add(m, block, operands, out));
     }
 }
 
