@@ -2,7 +2,7 @@
 
 use super::EngineError;
 use super::prepare::PreparedPass;
-use super::tile::{TilePlace, TileScratch, tile_into};
+use super::tile::{BandPlace, TileScratch, Tiles};
 use crate::ckks::Context;
 use crate::ckks::keys::EvaluationKey;
 use crate::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
@@ -122,6 +122,11 @@ impl Engine {
         Ok(Self { context, circuit, plan, key, pool })
     }
 
+    /// Runs something else on the engine's threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+
     /// Parameters and transforms.
     #[must_use]
     pub fn context(&self) -> &Context {
@@ -204,16 +209,16 @@ impl Engine {
 
     /// All tiles of a pass: `[limb][column block][row][component][column]`, so that each tile writes one contiguous piece.
     fn tiles(&self, pass: &PreparedPass, inputs: &dyn Inputs, kept: &Kept) -> Result<Vec<u64>, EngineError> {
-        let blocks = self.context.degree() / pass.tile_columns;
-        let tile_words = pass.rows.len() * pass.components * pass.tile_columns;
-        let mut products = vec![0; pass.limbs * blocks * tile_words];
+        let bands = self.context.degree() / pass.band_columns;
+        let band_words = pass.rows.len() * pass.components * pass.band_columns;
+        let mut products = vec![0; pass.limbs * bands * band_words];
+        let tiles = Tiles { context: &self.context, pass, inputs, kept };
         self.pool.install(|| {
-            products.par_chunks_exact_mut(tile_words).enumerate().try_for_each_init(
+            products.par_chunks_exact_mut(band_words).enumerate().try_for_each_init(
                 TileScratch::default,
-                |scratch, (tile, out)| {
-                    let (limb, block) = (tile / blocks, tile % blocks);
-                    let place = TilePlace { limb, first: block * pass.tile_columns };
-                    tile_into(&self.context, pass, inputs, kept, place, scratch, out)
+                |scratch, (band, out)| {
+                    let place = BandPlace { limb: band / bands, first: band % bands * pass.band_columns };
+                    tiles.band_into(place, scratch, out)
                 },
             )
         })?;

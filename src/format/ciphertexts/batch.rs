@@ -137,6 +137,12 @@ impl EncryptedBatch {
         self.entries
     }
 
+    /// As [`Self::file_digest`], by all threads of the pool that the caller runs in.
+    #[must_use]
+    pub fn file_digest_in_parallel(&self) -> String {
+        self.container.file_digest_in_parallel()
+    }
+
     /// BLAKE3 of the whole file, hexadecimal; reads it once.
     #[must_use]
     pub fn file_digest(&self) -> String {

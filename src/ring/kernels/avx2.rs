@@ -1,7 +1,7 @@
 //! AVX2 and BMI2: the reference text, compiled with four-word vectors and flag-free multiplies.
 
 use super::block::{BlockOperands, PackedWords};
-use super::{Modulus, ShoupFactor, ShoupTable, portable};
+use super::{ExtensionTarget, Modulus, ShoupFactor, ShoupTable, portable};
 
 /// Exists only on a CPU with AVX2 and BMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,3 +36,7 @@ compiled!(fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &Shou
 compiled!(untwist_unfold_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 compiled!(square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
 compiled!(words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]));
+compiled!(nonzero_assign(m: &Modulus, x: &mut [u64]));
+compiled!(quotients_into(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]));
+compiled!(extend_into(m: &Modulus, limbs: &[&[u64]], target: &ExtensionTarget, quotients: &[u64], out: &mut [u64]));
+compiled!(subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor));

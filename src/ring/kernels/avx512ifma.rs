@@ -3,7 +3,6 @@
 //! Products of two residues (q below 2^50) are split by `vpmadd52lo/hi` at 52 bits and reduced by the same Barrett step as
 //! the reference. Products with weights (|w| q below 2^52) need the low half only.
 
-use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, positive_offset};
 use super::{Modulus, ShoupFactor, ShoupTable, portable};
 use core::arch::x86_64::*;
 
@@ -28,12 +27,18 @@ impl Token {
 /// Declares the safe entry `$name(Token, ...)` of the unsafe-to-call `$inner`.
 macro_rules! entry {
     ($name:ident => $inner:ident ( $($arg:ident : $ty:ty),* )) => {
-        pub(super) fn $name(_: Token, $($arg: $ty),*) {
+        pub(in crate::ring::kernels) fn $name(_: Token, $($arg: $ty),*) {
             // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
             unsafe { $inner($($arg),*) }
         }
     };
 }
+
+mod extend;
+mod words;
+
+pub(super) use extend::{extend_into, quotients_into, subtract_from_scaled_assign};
+pub(super) use words::words_mul_add;
 
 entry!(mul_into => mul(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]));
 entry!(mul_add_assign => mul_add(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]));
@@ -42,7 +47,7 @@ entry!(fold_twist_assign => fold_twist(m: &Modulus, x: &mut [u64], w: ShoupFacto
 entry!(untwist_unfold_assign => untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 entry!(reduce_pairs_into => reduce_pairs(m: &Modulus, words: &[u64], out: &mut [u64]));
 entry!(square_into => square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
-entry!(words_mul_add => words_mul(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]));
+entry!(nonzero_assign => nonzero(m: &Modulus, x: &mut [u64]));
 
 /// Broadcast constants of one modulus.
 #[derive(Clone, Copy)]
@@ -291,120 +296,12 @@ fn square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn words_mul(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
-    let low_half_suffices = block.largest <= ((1 << 52) - 1) / m.value();
-    for first in (0..block.rows).step_by(GROUP_ROWS) {
-        let words = &block.words[first * block.columns..];
-        let rows = &operands.rows[first..block.rows.min(first + GROUP_ROWS)];
-        let group = Group { m, block, words, operands, rows };
-        match rows.len() {
-            1 => group.run::<1>(low_half_suffices, out),
-            2 => group.run::<2>(low_half_suffices, out),
-            3 => group.run::<3>(low_half_suffices, out),
-            4 => group.run::<4>(low_half_suffices, out),
-            5 => group.run::<5>(low_half_suffices, out),
-            6 => group.run::<6>(low_half_suffices, out),
-            7 => group.run::<7>(low_half_suffices, out),
-            _ => group.run::<8>(low_half_suffices, out),
-        }
+fn nonzero(m: &Modulus, x: &mut [u64]) {
+    let wide = Wide::new(m);
+    let even = x.len() / LANES * LANES;
+    for i in (0..even).step_by(LANES) {
+        let written = wide.nonzero(load(x, i));
+        store(x, i, written);
     }
-}
-
-/// Up to eight rows over all columns of the tile.
-struct Group<'a> {
-    m: &'a Modulus,
-    block: &'a PackedWords,
-    words: &'a [u64],
-    operands: &'a BlockOperands<'a>,
-    rows: &'a [u32],
-}
-
-impl Group<'_> {
-    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn run<const R: usize>(&self, low_half_suffices: bool, out: &mut [u64]) {
-        if low_half_suffices { self.whole::<R>(out) } else { self.halves::<R>(out) }
-    }
-
-    /// Products that fit 52 bits.
-    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn whole<const R: usize>(&self, out: &mut [u64]) {
-        let mut v = 0;
-        while v + 3 * LANES <= self.operands.row_words {
-            self.whole_strip::<R, 3>(v, out);
-            v += 3 * LANES;
-        }
-        while v < self.operands.row_words {
-            self.whole_strip::<R, 1>(v, out);
-            v += LANES;
-        }
-    }
-
-    /// R rows times C vectors of eight residues: R * C accumulators in registers.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn whole_strip<const R: usize, const C: usize>(&self, v: usize, out: &mut [u64]) {
-        let &BlockOperands { x, columns, row_words, .. } = self.operands;
-        let wide = Wide::new(self.m);
-        let offset = positive_offset(self.m.value());
-        let step = self.block.columns_per_reduction(self.m.value());
-        for (chunk_columns, chunk_words) in columns.chunks(step).zip(self.words.chunks(step * R)) {
-            let mut sums = [[_mm512_setzero_si512(); C]; R];
-            // A negative weight -w was multiplied as 2^52 - w, and the low half kept 2^52 - w x (x is never zero).
-            let mut negatives = [0u64; R];
-            for (&column, weights) in chunk_columns.iter().zip(chunk_words.chunks_exact(R)) {
-                let at = column as usize * row_words + v;
-                let inputs: [__m512i; C] = core::array::from_fn(|c| load(x, at + c * LANES));
-                for r in 0..R {
-                    let weight = _mm512_set1_epi64(weights[r] as i64);
-                    negatives[r] += weights[r] >> 51;
-                    for (sum, &input) in sums[r].iter_mut().zip(&inputs) {
-                        *sum = _mm512_madd52lo_epu64(*sum, input, weight);
-                    }
-                }
-            }
-            for r in 0..R {
-                let correction = _mm512_set1_epi64(offset.wrapping_sub(negatives[r] << 52) as i64);
-                let at = self.rows[r] as usize * row_words + v;
-                for (c, &sum) in sums[r].iter().enumerate() {
-                    let reduced = wide.reduce(_mm512_add_epi64(sum, correction));
-                    let total = wide.add(load(out, at + c * LANES), reduced);
-                    store(out, at + c * LANES, total);
-                }
-            }
-        }
-    }
-
-    /// Larger products: the halves of each residue are summed apart, in signed 64-bit words.
-    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn halves<const R: usize>(&self, out: &mut [u64]) {
-        let &BlockOperands { x, columns, row_words, .. } = self.operands;
-        let wide = Wide::new(self.m);
-        let offset = _mm512_set1_epi64(positive_offset(self.m.value()) as i64);
-        let power = self.m.shoup(1 << HALF_BITS);
-        let (value, quotient) = (_mm512_set1_epi64(power.value as i64), _mm512_set1_epi64(power.quotient as i64));
-        let mask = _mm512_set1_epi64((1 << HALF_BITS) - 1);
-        let step = self.block.columns_per_reduction(1 << HALF_BITS);
-        for v in (0..row_words).step_by(LANES) {
-            for (chunk_columns, chunk_words) in columns.chunks(step).zip(self.words.chunks(step * R)) {
-                let mut sums = [[_mm512_setzero_si512(); 2]; R];
-                for (&column, weights) in chunk_columns.iter().zip(chunk_words.chunks_exact(R)) {
-                    let input = load(x, column as usize * row_words + v);
-                    let (low, high) = (_mm512_and_si512(input, mask), _mm512_srli_epi64(input, HALF_BITS));
-                    for r in 0..R {
-                        // Signed products of the low 32 bits of each word.
-                        let weight = _mm512_set1_epi64(weights[r] as i64);
-                        sums[r][0] = _mm512_add_epi64(sums[r][0], _mm512_mul_epi32(low, weight));
-                        sums[r][1] = _mm512_add_epi64(sums[r][1], _mm512_mul_epi32(high, weight));
-                    }
-                }
-                for (&row, &sums) in self.rows.iter().zip(&sums) {
-                    let [low, high] = sums.map(|sum| wide.reduce(_mm512_add_epi64(sum, offset)));
-                    let reduced = wide.add(low, wide.mul_shoup(high, value, quotient));
-                    let at = row as usize * row_words + v;
-                    let total = wide.add(load(out, at), reduced);
-                    store(out, at, total);
-                }
-            }
-        }
-    }
+    portable::nonzero_assign(m, &mut x[even..]);
 }

@@ -49,6 +49,15 @@ impl ShoupTable {
     }
 }
 
+/// What one target prime of a base extension needs; see [`extend`](super::extend).
+#[derive(Clone, Debug)]
+pub struct ExtensionTarget {
+    /// `B / b_i` modulo the target, one for each source prime.
+    pub cofactors: Vec<ShoupFactor>,
+    /// `-v B` modulo the target, for a quotient v of at most 15.
+    pub overshoot: [u64; 16],
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tier {
     Portable,
@@ -171,6 +180,33 @@ impl Kernel {
     /// Squares a two-component ciphertext pointwise: `(c0^2, 2 c0 c1, c1^2)`. Operands in `[0, q]`, results in `[1, q]`.
     pub fn square_into(&self, m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
         dispatch!(self, square_into(m, c0, c1, out));
+    }
+
+    /// Writes zero as `q`.
+    pub fn nonzero_assign(&self, m: &Modulus, x: &mut [u64]) {
+        dispatch!(self, nonzero_assign(m, x));
+    }
+
+    /// `out[i] = floor(1/2 + sum_j limbs[j][i] reciprocals[j])`, products and sums rounded one by one from the first on; `limbs` below 2^52.
+    pub fn quotients_into(&self, limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]) {
+        dispatch!(self, quotients_into(limbs, reciprocals, out));
+    }
+
+    /// `out[i] = sum_j limbs[j][i] cofactors[j] + overshoot[quotients[i]]`; `limbs` below 2^52, `quotients` below 16.
+    pub fn extend_into(
+        &self,
+        m: &Modulus,
+        limbs: &[&[u64]],
+        target: &ExtensionTarget,
+        quotients: &[u64],
+        out: &mut [u64],
+    ) {
+        dispatch!(self, extend_into(m, limbs, target, quotients, out));
+    }
+
+    /// `x[i] = (from[i] - x[i]) * w`.
+    pub fn subtract_from_scaled_assign(&self, m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor) {
+        dispatch!(self, subtract_from_scaled_assign(m, x, from, w));
     }
 
     /// [`PackedBlock::mul_add_assign`] on words.

@@ -3,7 +3,7 @@
 //! Inlined, so that a wider tier can compile the same text with its own instructions.
 
 use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, positive_offset, weight};
-use super::{Modulus, ShoupFactor, ShoupTable};
+use super::{ExtensionTarget, Modulus, ShoupFactor, ShoupTable};
 
 #[inline(always)]
 pub(super) fn mul_into(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
@@ -104,6 +104,54 @@ pub(super) fn square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64];
         o0[i] = nonzero(m.mul(c0[i], c0[i]));
         o1[i] = nonzero(m.add(cross, cross));
         o2[i] = nonzero(m.mul(c1[i], c1[i]));
+    }
+}
+
+#[inline(always)]
+pub(super) fn nonzero_assign(m: &Modulus, x: &mut [u64]) {
+    for r in x {
+        *r = if *r == 0 { m.value() } else { *r };
+    }
+}
+
+#[inline(always)]
+pub(super) fn quotients_into(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]) {
+    quotients_range(limbs, reciprocals, out, 0..out.len());
+}
+
+#[inline(always)]
+pub(super) fn quotients_range(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64], range: core::ops::Range<usize>) {
+    for i in range {
+        let sum = limbs.iter().zip(reciprocals).fold(0.0, |sum, (limb, r)| sum + limb[i] as f64 * r);
+        out[i] = (sum + 0.5) as u64;
+    }
+}
+
+#[inline(always)]
+pub(super) fn extend_into(m: &Modulus, limbs: &[&[u64]], target: &ExtensionTarget, quotients: &[u64], out: &mut [u64]) {
+    extend_range(m, limbs, target, quotients, out, 0..out.len());
+}
+
+#[inline(always)]
+pub(super) fn extend_range(
+    m: &Modulus,
+    limbs: &[&[u64]],
+    target: &ExtensionTarget,
+    quotients: &[u64],
+    out: &mut [u64],
+    range: core::ops::Range<usize>,
+) {
+    for i in range {
+        let overshoot = target.overshoot[quotients[i] as usize];
+        out[i] =
+            limbs.iter().zip(&target.cofactors).fold(overshoot, |sum, (limb, &w)| m.add(sum, m.mul_shoup(limb[i], w)));
+    }
+}
+
+#[inline(always)]
+pub(super) fn subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor) {
+    for (r, &minuend) in x.iter_mut().zip(from) {
+        *r = m.mul_shoup(minuend + m.value() - *r, w);
     }
 }
 
