@@ -4,12 +4,15 @@
 //! Scratch rows are `[component][tile column]`; inputs and features hold residues in `[1, q]` as block products want them.
 
 use super::EngineError;
-use super::prepare::{Block, Place, PreparedPass};
+use super::prepare::{Linear, Place, PreparedPass};
 use super::run::{Inputs, Kept};
 use crate::ckks::Context;
 use crate::net::circuit::FeatureKind;
 use crate::ring::Modulus;
-use crate::ring::kernels::{BlockOperands, BlockScratch};
+use crate::ring::kernels::{BlockOperands, BlockScratch, Start};
+
+/// Entries by which reading is announced before it happens.
+const PREFETCH_ROWS: usize = 8;
 
 /// Working memory of one thread.
 #[derive(Default)]
@@ -37,23 +40,26 @@ struct Operand<'a> {
     columns: usize,
 }
 
-/// Starts every row with its bias (on component 0) and adds the blocks' products.
+/// Every row's bias (on component 0) plus its blocks' products.
 fn linear_into(
     m: &Modulus,
-    blocks: &[Block],
-    bias: &[u64],
+    linear: &Linear,
+    limb: usize,
     operand: &Operand<'_>,
     scratch: &mut BlockScratch,
     out: &mut [u64],
 ) {
     let &Operand { x, row_words, columns } = operand;
-    for (row, &constant) in out.chunks_exact_mut(row_words).zip(bias) {
-        row[..columns].fill(constant);
-        row[columns..].fill(0);
+    let bias = &linear.bias[limb];
+    for &row in &linear.filled {
+        let words = &mut out[row as usize * row_words..][..row_words];
+        words[..columns].fill(bias[row as usize]);
+        words[columns..].fill(0);
     }
-    for block in blocks {
-        let operands = BlockOperands { x, columns: &block.columns, rows: &block.rows, row_words };
-        block.packed.mul_add_assign(m, &operands, scratch, out);
+    for block in &linear.blocks {
+        let start = if block.is_first { Start::Constants { values: bias, columns } } else { Start::Held };
+        let operands = BlockOperands { x, columns: &block.columns, rows: &block.rows, row_words, start };
+        block.packed.mul_add_into(m, &operands, scratch, out);
     }
 }
 
@@ -93,6 +99,9 @@ impl Tiles<'_> {
         let loaded = grow(&mut scratch.inputs, pass.band_columns / columns * tile_words);
         let piece = grow(&mut scratch.piece, pass.band_columns);
         for (row, &entry) in pass.inputs.iter().enumerate() {
+            if let Some(&later) = pass.inputs.get(row + PREFETCH_ROWS) {
+                self.inputs.prefetch(place.limb, later as usize, place.first, pass.band_columns);
+            }
             for component in 0..2 {
                 self.inputs.load_into(component, place.limb, entry as usize, place.first, piece)?;
                 context.kernel().nonzero_assign(m, piece);
@@ -118,18 +127,18 @@ impl Tiles<'_> {
         let loaded = &scratch.inputs[tile * input_words..][..input_words];
 
         let fused = grow(&mut scratch.fused, pass.fused_rows * pair);
-        linear_into(
-            m,
-            &pass.fused,
-            &pass.fused_bias[limb],
-            &Operand { x: loaded, row_words: pair, columns },
-            &mut scratch.blocks,
-            fused,
-        );
+        let operand = Operand { x: loaded, row_words: pair, columns };
+        linear_into(m, &pass.fused, limb, &operand, &mut scratch.blocks, fused);
 
         let row_words = pass.components * columns;
-        let features = grow(&mut scratch.features, pass.features.len() * row_words);
-        for (row, feature) in features.chunks_exact_mut(row_words).zip(&pass.features) {
+        let features = grow(&mut scratch.features, pass.feature_count * row_words);
+        for run in &pass.square_runs {
+            let x = &fused[run.first_row * pair..][..run.rows * pair];
+            let squares = &mut features[run.first_feature * row_words..][..run.rows * row_words];
+            kernel.square_rows_into(m, columns, x, squares);
+        }
+        for (at, feature) in &pass.features {
+            let row = &mut features[at * row_words..][..row_words];
             let (c0, c1) = match feature.place {
                 Place::Input(r) => loaded[r as usize * pair..][..pair].split_at(columns),
                 Place::Fused(r) => fused[r as usize * pair..][..pair].split_at(columns),
@@ -158,6 +167,6 @@ impl Tiles<'_> {
             }
         }
         let operand = Operand { x: features, row_words, columns };
-        linear_into(m, &pass.blocks, &pass.bias[limb], &operand, &mut scratch.blocks, out);
+        linear_into(m, &pass.linear, limb, &operand, &mut scratch.blocks, out);
     }
 }

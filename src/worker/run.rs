@@ -97,6 +97,10 @@ impl Inputs for EncryptedBatch {
     ) -> Result<(), FormatError> {
         Self::load_into(self, component, limb, entry, first, out)
     }
+
+    fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
+        Self::prefetch(self, limb, entry, first, count);
+    }
 }
 
 /// Runs a job. A job whose receipt stands and fits is not run again. A permanent failure leaves a receipt that says so.

@@ -30,11 +30,12 @@ macro_rules! compiled {
 compiled!(mul_into(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]));
 compiled!(mul_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]));
 compiled!(scale_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor));
-compiled!(reduce_pairs_into(m: &Modulus, words: &[u64], out: &mut [u64]));
+compiled!(reduce_blocks_into(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]));
 compiled!(unpack_into(width: usize, packed: &[u8], out: &mut [u64]) -> u64);
 compiled!(fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 compiled!(untwist_unfold_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 compiled!(square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
+compiled!(square_rows_into(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]));
 compiled!(words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]));
 compiled!(nonzero_assign(m: &Modulus, x: &mut [u64]));
 compiled!(quotients_into(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]));

@@ -3,7 +3,7 @@
 //! Products of two residues (q below 2^50) are split by `vpmadd52lo/hi` at 52 bits and reduced by the same Barrett step as
 //! the reference. Products with weights (|w| q below 2^52) need the low half only.
 
-use super::{Modulus, ShoupFactor, ShoupTable, portable};
+use super::{BlockOperands, Modulus, ShoupFactor, ShoupTable, portable};
 use core::arch::x86_64::*;
 
 pub(super) const LANES: usize = 8;
@@ -45,8 +45,9 @@ entry!(mul_add_assign => mul_add(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u
 entry!(scale_assign => scale(m: &Modulus, x: &mut [u64], w: ShoupFactor));
 entry!(fold_twist_assign => fold_twist(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 entry!(untwist_unfold_assign => untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
-entry!(reduce_pairs_into => reduce_pairs(m: &Modulus, words: &[u64], out: &mut [u64]));
+entry!(reduce_blocks_into => reduce_blocks(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]));
 entry!(square_into => square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
+entry!(square_rows_into => square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]));
 entry!(nonzero_assign => nonzero(m: &Modulus, x: &mut [u64]));
 
 /// Broadcast constants of one modulus.
@@ -128,6 +129,23 @@ impl Wide {
         _mm512_min_epu64(sum, _mm512_sub_epi64(sum, self.q))
     }
 
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn square(&self, m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
+        let [o0, o1, o2] = out;
+        let even = c0.len() / LANES * LANES;
+        for i in (0..even).step_by(LANES) {
+            let (a, b) = (load(c0, i), load(c1, i));
+            let cross = self.mul(a, b);
+            store(o0, i, self.nonzero(self.mul(a, a)));
+            store(o1, i, self.nonzero(self.add(cross, cross)));
+            store(o2, i, self.nonzero(self.mul(b, b)));
+        }
+        if even < c0.len() {
+            portable::square_into(m, &c0[even..], &c1[even..], [&mut o0[even..], &mut o1[even..], &mut o2[even..]]);
+        }
+    }
+
     /// From `[0, q)` to `[1, q]`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -150,6 +168,16 @@ pub(super) fn store(x: &mut [u64], at: usize, value: __m512i) {
     let lanes: &mut [u64] = &mut x[at..at + LANES];
     // SAFETY: the slice holds eight words; the store has no alignment requirement.
     unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), value) }
+}
+
+/// What a block's products for word `v` of an output row are added to.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_start(operands: &BlockOperands<'_>, row: u32, v: usize, out: &[u64]) -> __m512i {
+    match operands.constant(row, v) {
+        None => load(out, row as usize * operands.row_words + v),
+        Some(constant) => _mm512_set1_epi64(constant as i64),
+    }
 }
 
 #[inline]
@@ -192,20 +220,24 @@ fn scale(m: &Modulus, x: &mut [u64], w: ShoupFactor) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn reduce_pairs(m: &Modulus, words: &[u64], out: &mut [u64]) {
+fn reduce_blocks(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
     let wide = Wide::new(m);
-    let power = m.shoup(m.reduce_u128(1 << 64));
+    let power = m.shoup(m.two_to_64());
     let (value, quotient) = (_mm512_set1_epi64(power.value as i64), _mm512_set1_epi64(power.quotient as i64));
     let low_words = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
     let high_words = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
-    let even = out.len() / LANES * LANES;
-    for i in (0..even).step_by(LANES) {
-        let (a, b) = (load(words, 2 * i), load(words, 2 * i + LANES));
+    let mut runs = blocks.chunks_exact(LANES);
+    let mut outs = out.chunks_exact_mut(LANES);
+    for (run, out) in (&mut runs).zip(&mut outs) {
+        let bytes = run.as_flattened();
+        // SAFETY: eight blocks are 128 bytes; the loads have no alignment requirement.
+        let (a, b) =
+            unsafe { (_mm512_loadu_si512(bytes.as_ptr().cast()), _mm512_loadu_si512(bytes[64..].as_ptr().cast())) };
         let low = _mm512_permutex2var_epi64(a, low_words, b);
         let high = wide.reduce(_mm512_permutex2var_epi64(a, high_words, b));
-        store(out, i, wide.add(wide.mul_shoup(high, value, quotient), wide.reduce(low)));
+        store(out, 0, wide.add(wide.mul_shoup(high, value, quotient), wide.reduce(low)));
     }
-    portable::reduce_pairs_into(m, &words[2 * even..], &mut out[even..]);
+    portable::reduce_blocks_into(m, runs.remainder(), outs.into_remainder());
 }
 
 pub(super) fn unpack_into(_: Token, width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
@@ -282,17 +314,18 @@ fn untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 fn square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
+    Wide::new(m).square(m, c0, c1, out);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
     let wide = Wide::new(m);
-    let [o0, o1, o2] = out;
-    let even = c0.len() / LANES * LANES;
-    for i in (0..even).step_by(LANES) {
-        let (a, b) = (load(c0, i), load(c1, i));
-        let cross = wide.mul(a, b);
-        store(o0, i, wide.nonzero(wide.mul(a, a)));
-        store(o1, i, wide.nonzero(wide.add(cross, cross)));
-        store(o2, i, wide.nonzero(wide.mul(b, b)));
+    for (x, out) in x.chunks_exact(2 * columns).zip(out.chunks_exact_mut(3 * columns)) {
+        let (c0, c1) = x.split_at(columns);
+        let (o0, rest) = out.split_at_mut(columns);
+        let (o1, o2) = rest.split_at_mut(columns);
+        wide.square(m, c0, c1, [o0, o1, o2]);
     }
-    portable::square_into(m, &c0[even..], &c1[even..], [&mut o0[even..], &mut o1[even..], &mut o2[even..]]);
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]

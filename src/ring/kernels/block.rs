@@ -29,8 +29,10 @@ pub(super) struct PackedWords {
     kernel: Kernel,
     pub rows: usize,
     pub columns: usize,
-    /// Largest magnitude of a weight, at least 1.
-    pub largest: u64,
+    /// Bits of the largest magnitude of a weight.
+    pub largest_bits: u32,
+    /// Negative weights of each row.
+    pub negatives: Vec<u64>,
     pub words: Vec<u64>,
 }
 
@@ -45,6 +47,38 @@ pub struct BlockOperands<'a> {
     pub rows: &'a [u32],
     /// Residues per row: components times the tile's columns, a multiple of 8.
     pub row_words: usize,
+    /// What the products are added to.
+    pub start: Start<'a>,
+}
+
+/// What a block's products are added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// What the output rows hold.
+    Held,
+    /// A constant of each output row in its first `columns` words (a multiple of 8), zero in the others; what the rows hold is overwritten.
+    Constants {
+        /// By output row.
+        values: &'a [u64],
+        /// Words of component 0.
+        columns: usize,
+    },
+}
+
+impl BlockOperands<'_> {
+    /// What word `v` of an output row begins as, where that is not what it holds.
+    #[inline(always)]
+    pub(super) fn constant(&self, out_row: u32, v: usize) -> Option<u64> {
+        match self.start {
+            Start::Held => None,
+            Start::Constants { values, columns } => Some(if v < columns { values[out_row as usize] } else { 0 }),
+        }
+    }
+
+    /// The same operands once the output rows hold something.
+    pub(super) fn held(&self) -> Self {
+        Self { start: Start::Held, ..*self }
+    }
 }
 
 /// Working memory of block products, reused by one thread.
@@ -71,17 +105,11 @@ impl PackedBlock {
         Self { form: Form::Words(PackedWords::new(kernel, rows, columns, weights)) }
     }
 
-    /// `out[rows[r]] += sum_k w[r][k] x[columns[k]]` on rows of `row_words` residues each; `x` in `[1, q]`, `out` in `[0, q)`.
+    /// `out[rows[r]] = start + sum_k w[r][k] x[columns[k]]` on rows of `row_words` residues each; `x` in `[1, q]`, `out` in `[0, q)`.
     ///
     /// # Panics
     /// If the operands' rows or columns are not as many as the block's, or `row_words` is no multiple of 8 (a caller's bug).
-    pub fn mul_add_assign(
-        &self,
-        m: &Modulus,
-        operands: &BlockOperands<'_>,
-        scratch: &mut BlockScratch,
-        out: &mut [u64],
-    ) {
+    pub fn mul_add_into(&self, m: &Modulus, operands: &BlockOperands<'_>, scratch: &mut BlockScratch, out: &mut [u64]) {
         let (rows, columns) = match &self.form {
             Form::Words(block) => (block.rows, block.columns),
             #[cfg(target_arch = "x86_64")]
@@ -89,10 +117,20 @@ impl PackedBlock {
         };
         assert_eq!((operands.rows.len(), operands.columns.len()), (rows, columns), "operands of another block");
         assert!(operands.row_words.is_multiple_of(8), "rows of {} words", operands.row_words);
+        if columns == 0 {
+            // No product to add to: only the start.
+            for &row in operands.rows {
+                for v in 0..operands.row_words {
+                    let at = row as usize * operands.row_words + v;
+                    out[at] = operands.constant(row, v).unwrap_or(out[at]);
+                }
+            }
+            return;
+        }
         match &self.form {
             Form::Words(block) => block.kernel.words_mul_add(m, block, operands, out),
             #[cfg(target_arch = "x86_64")]
-            Form::Bytes(block) => block.mul_add_assign(m, operands, scratch, out),
+            Form::Bytes(block) => block.mul_add_into(m, operands, scratch, out),
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = scratch;
@@ -109,22 +147,19 @@ impl PackedWords {
                 }
             }
         }
-        let largest = weights.iter().map(|w| u64::from(w.unsigned_abs())).fold(1, u64::max);
-        Self { kernel, rows, columns, largest, words }
+        let largest = weights.iter().map(|w| w.unsigned_abs()).fold(1, u16::max);
+        let negatives =
+            weights.chunks(columns.max(1)).map(|row| row.iter().filter(|&&w| w < 0).count() as u64).collect();
+        Self { kernel, rows, columns, largest_bits: u16::BITS - largest.leading_zeros(), negatives, words }
     }
 
-    /// Columns that may be accumulated before a reduction, inputs being at most `x`: their sum stays below 2^62 in magnitude.
-    pub fn columns_per_reduction(&self, x: u64) -> usize {
-        ((1u64 << 62) / self.largest / x) as usize
+    /// Columns that may be accumulated before a reduction, inputs being at most 2^bits: their sum stays below 2^62 in magnitude.
+    pub fn columns_per_reduction(&self, bits: u32) -> usize {
+        62u32.checked_sub(self.largest_bits + bits).map_or(0, |spare| 1 << spare)
     }
 }
 
 /// The weight behind a packed word.
 pub(super) fn weight(word: u64) -> i64 {
     (word << 12) as i64 >> 12
-}
-
-/// A multiple of q of at least 2^62: added to a sum of magnitude below 2^62 it makes it a positive 64-bit word.
-pub(super) fn positive_offset(q: u64) -> u64 {
-    (1u64 << 62).div_ceil(q) * q
 }

@@ -6,8 +6,8 @@
 //! A *quad* is four columns of the block, a *strip* 16 neighbouring residues of every column. A *unit* is one byte plane of a strip:
 //! `[quad][residue][4]`, a line a quad. Units are ordered `[strip][plane]`. *Sums* are `[group][unit][row of 16][residue]`, 32-bit.
 
-use super::avx512ifma::{self, LANES, Wide, load, store};
-use super::block::{BlockOperands, BlockScratch, positive_offset};
+use super::avx512ifma::{self, LANES, Wide, load, load_start, store};
+use super::block::{BlockOperands, BlockScratch};
 use super::{Kernel, Modulus, Tier, amx, avx512vnni};
 use core::arch::x86_64::*;
 
@@ -117,14 +117,8 @@ impl PackedBytes {
         Some(Self { wide, micro, rows, columns, layout, digits })
     }
 
-    /// See [`super::PackedBlock::mul_add_assign`].
-    pub fn mul_add_assign(
-        &self,
-        m: &Modulus,
-        operands: &BlockOperands<'_>,
-        scratch: &mut BlockScratch,
-        out: &mut [u64],
-    ) {
+    /// See [`super::PackedBlock::mul_add_into`].
+    pub fn mul_add_into(&self, m: &Modulus, operands: &BlockOperands<'_>, scratch: &mut BlockScratch, out: &mut [u64]) {
         let planes = m.bits().div_ceil(8) as usize;
         let quads = self.layout.quads();
         let (_, groups_at_once, _) = self.micro.shape();
@@ -135,7 +129,8 @@ impl PackedBytes {
         let group_rows = self.layout.group_rows;
         let group_lines = self.layout.group_lines();
         for (digit, weights) in self.digits.iter().enumerate() {
-            let epilogue = Epilogue { m, planes, digit, columns: self.columns, row_words: operands.row_words };
+            let operands = if digit == 0 { *operands } else { operands.held() };
+            let epilogue = Epilogue { m, planes, digit, operands };
             for (at, units) in units.chunks(STRIPS * planes * quads).enumerate() {
                 let unit_count = units.len() / quads;
                 for (pair, weights) in weights.chunks(groups_at_once * group_lines).enumerate() {
@@ -248,8 +243,7 @@ struct Epilogue<'a> {
     m: &'a Modulus,
     planes: usize,
     digit: usize,
-    columns: usize,
-    row_words: usize,
+    operands: BlockOperands<'a>,
 }
 
 /// Adds a group's sums to the outputs of its rows, from residue `first` of each row on.
@@ -269,7 +263,8 @@ impl Epilogue<'_> {
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     fn add(&self, sums: &[Line], rows: &[u32], first: usize, out: &mut [u64]) {
         // All planes of a sum of products w x, |w| <= 128, x <= q, in one word?
-        let one_word = (128 * self.m.value()).checked_mul(self.columns as u64).is_some_and(|sum| sum < 1 << 62);
+        let columns = self.operands.columns.len() as u64;
+        let one_word = (128 * self.m.value()).checked_mul(columns).is_some_and(|sum| sum < 1 << 62);
         match (self.planes, one_word) {
             (5, true) => self.add_planes::<5, true>(sums, rows, first, out),
             (6, true) => self.add_planes::<6, true>(sums, rows, first, out),
@@ -295,13 +290,13 @@ impl Epilogue<'_> {
         };
         let (high_value, high_quotient) = factor(8 * LOW_PLANES as u32);
         let (digit_value, digit_quotient) = factor(8 * self.digit as u32);
-        let offset = _mm512_set1_epi64(positive_offset(self.m.value()) as i64);
+        let offset = _mm512_set1_epi64(self.m.positive_offset() as i64);
         let reduce = |sum| wide.reduce(_mm512_add_epi64(sum, offset));
         for (strip, sums) in sums.chunks_exact(P * SUM_LINES).enumerate() {
             for (row, &out_row) in rows.iter().enumerate() {
                 for half in 0..2 {
                     let v = first + strip * STRIP + half * LANES;
-                    if v >= self.row_words {
+                    if v >= self.operands.row_words {
                         break;
                     }
                     let plane = |p: usize| load_sums(&sums[p * SUM_LINES + row], half);
@@ -319,9 +314,8 @@ impl Epilogue<'_> {
                     if self.digit > 0 {
                         residues = wide.mul_shoup(residues, digit_value, digit_quotient);
                     }
-                    let at = out_row as usize * self.row_words + v;
-                    let total = wide.add(load(out, at), residues);
-                    store(out, at, total);
+                    let total = wide.add(load_start(&self.operands, out_row, v, out), residues);
+                    store(out, out_row as usize * self.operands.row_words + v, total);
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! are safe. Detect once ([`Kernel::detect`]), pass the token down. This folder holds all per-instruction-set code and,
 //! with the file mapping, all `unsafe` of the project.
 //!
-//! Residues are `u64` in `[0, q)` unless a function says otherwise. *Tile* operands of [`PackedBlock::mul_add_assign`] are in
+//! Residues are `u64` in `[0, q)` unless a function says otherwise. *Tile* operands of [`PackedBlock::mul_add_into`] are in
 //! `[1, q]`: zero is written `q`, which lets a kernel keep negative weights as 52-bit two's complement.
 
 #[cfg(target_arch = "x86_64")]
@@ -20,7 +20,7 @@ mod block;
 mod bytes;
 mod portable;
 
-pub use block::{BlockOperands, BlockScratch, PackedBlock};
+pub use block::{BlockOperands, BlockScratch, PackedBlock, Start};
 
 use super::modulus::{Modulus, ShoupFactor};
 
@@ -156,9 +156,9 @@ impl Kernel {
         dispatch!(self, scale_assign(m, x, w));
     }
 
-    /// `out[i]` is the 128-bit integer `words[2 i] + 2^64 words[2 i + 1]` modulo q.
-    pub fn reduce_pairs_into(&self, m: &Modulus, words: &[u64], out: &mut [u64]) {
-        dispatch!(self, reduce_pairs_into(m, words, out));
+    /// `out[i]` is the little-endian integer of block `i`, modulo q; as many blocks as residues.
+    pub fn reduce_blocks_into(&self, m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
+        dispatch!(self, reduce_blocks_into(m, blocks, out));
     }
 
     /// `out[i]` is the little-endian integer of bytes `width i .. width (i + 1)`, for a width of 1 to 8 and `packed` of `width * out.len()`
@@ -180,6 +180,11 @@ impl Kernel {
     /// Squares a two-component ciphertext pointwise: `(c0^2, 2 c0 c1, c1^2)`. Operands in `[0, q]`, results in `[1, q]`.
     pub fn square_into(&self, m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
         dispatch!(self, square_into(m, c0, c1, out));
+    }
+
+    /// [`Self::square_into`] for many rows: of `[component][columns]`, two components in `x` and three in `out`.
+    pub fn square_rows_into(&self, m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
+        dispatch!(self, square_rows_into(m, columns, x, out));
     }
 
     /// Writes zero as `q`.
@@ -209,10 +214,23 @@ impl Kernel {
         dispatch!(self, subtract_from_scaled_assign(m, x, from, w));
     }
 
-    /// [`PackedBlock::mul_add_assign`] on words.
+    /// [`PackedBlock::mul_add_into`] on words.
     fn words_mul_add(&self, m: &Modulus, block: &block::PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
         dispatch!(self, words_mul_add(m, block, operands, out));
     }
+}
+
+/// Asks for bytes that will be read soon to be brought into the second-level cache.
+pub fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        // SAFETY: every x86-64 CPU has SSE; a prefetch reads nothing, and its address lies in a slice.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 #[cfg(test)]

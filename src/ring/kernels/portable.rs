@@ -2,7 +2,7 @@
 //!
 //! Inlined, so that a wider tier can compile the same text with its own instructions.
 
-use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, positive_offset, weight};
+use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, weight};
 use super::{ExtensionTarget, Modulus, ShoupFactor, ShoupTable};
 
 #[inline(always)]
@@ -27,9 +27,9 @@ pub(super) fn scale_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor) {
 }
 
 #[inline(always)]
-pub(super) fn reduce_pairs_into(m: &Modulus, words: &[u64], out: &mut [u64]) {
-    for (o, pair) in out.iter_mut().zip(words.chunks_exact(2)) {
-        *o = m.reduce_u128(u128::from(pair[1]) << 64 | u128::from(pair[0]));
+pub(super) fn reduce_blocks_into(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
+    for (o, &block) in out.iter_mut().zip(blocks) {
+        *o = m.reduce_u128(u128::from_le_bytes(block));
     }
 }
 
@@ -108,6 +108,16 @@ pub(super) fn square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64];
 }
 
 #[inline(always)]
+pub(super) fn square_rows_into(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
+    for (x, out) in x.chunks_exact(2 * columns).zip(out.chunks_exact_mut(3 * columns)) {
+        let (c0, c1) = x.split_at(columns);
+        let (o0, rest) = out.split_at_mut(columns);
+        let (o1, o2) = rest.split_at_mut(columns);
+        square_into(m, c0, c1, [o0, o1, o2]);
+    }
+}
+
+#[inline(always)]
 pub(super) fn nonzero_assign(m: &Modulus, x: &mut [u64]) {
     for r in x {
         *r = if *r == 0 { m.value() } else { *r };
@@ -161,7 +171,7 @@ pub(super) fn subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u6
 pub(super) fn words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
     /// With fewer columns to a reduction than this, halves are cheaper.
     const FEWEST_COLUMNS: usize = 16;
-    let step = block.columns_per_reduction(m.value());
+    let step = block.columns_per_reduction(m.bits());
     if step >= FEWEST_COLUMNS {
         let reduce = |sums: &[i64; LANES], lane: usize| m.reduce(lift(m, sums[lane]));
         chunks_mul_add(m, block, operands, step, out, |sums, weight, x| *sums += weight * x as i64, reduce);
@@ -176,7 +186,7 @@ pub(super) fn words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOp
             *low += weight * (x & half) as i64;
             *high += weight * (x >> HALF_BITS) as i64;
         };
-        chunks_mul_add(m, block, operands, block.columns_per_reduction(1 << HALF_BITS), out, accumulate, reduce);
+        chunks_mul_add(m, block, operands, block.columns_per_reduction(HALF_BITS), out, accumulate, reduce);
     }
 }
 
@@ -185,7 +195,7 @@ const LANES: usize = 32;
 
 /// A sum below 2^62 in magnitude as a positive word of the same residue.
 fn lift(m: &Modulus, sum: i64) -> u64 {
-    (sum as u64).wrapping_add(positive_offset(m.value()))
+    (sum as u64).wrapping_add(m.positive_offset())
 }
 
 #[inline(always)]
@@ -198,7 +208,7 @@ fn chunks_mul_add<S: Copy + Default>(
     accumulate: impl Fn(&mut S, i64, u64),
     reduce: impl Fn(&[S; LANES], usize) -> u64,
 ) {
-    let &BlockOperands { x, columns, rows, row_words } = operands;
+    let &BlockOperands { x, columns, rows, row_words, .. } = operands;
     for (r, &out_row) in rows.iter().enumerate() {
         let group = r / GROUP_ROWS;
         let group_rows = GROUP_ROWS.min(block.rows - group * GROUP_ROWS);
@@ -216,7 +226,8 @@ fn chunks_mul_add<S: Copy + Default>(
                     }
                 }
                 for (lane, t) in target.iter_mut().enumerate() {
-                    *t = m.add(*t, reduce(&sums, lane));
+                    let before = if chunk == 0 { operands.constant(out_row, v + lane).unwrap_or(*t) } else { *t };
+                    *t = m.add(before, reduce(&sums, lane));
                 }
             }
         }

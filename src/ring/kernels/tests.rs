@@ -57,6 +57,9 @@ fn pointwise_operations_are_exact() {
                 kernel.scale_assign(&m, &mut scaled, m.shoup(w));
                 let [mut s0, mut s1, mut s2] = [vec![0; len], vec![0; len], vec![0; len]];
                 kernel.square_into(&m, &a, &b, [&mut s0, &mut s1, &mut s2]);
+                let mut rows = vec![0; 3 * len];
+                kernel.square_rows_into(&m, len, &[&a[..], &b].concat(), &mut rows);
+                assert_eq!(rows, [&s0[..], &s1, &s2].concat(), "{} rows", kernel.name());
                 for i in 0..len {
                     let (x, y) = (big(a[i]), big(b[i]));
                     assert_eq!(big(out[i]), x * y % big(q), "{} mul {x} {y} mod {q}", kernel.name());
@@ -77,12 +80,13 @@ fn wide_words_and_packed_bytes_are_read_exactly() {
     let mut words = Words(5);
     for kernel in Kernel::present() {
         for m in edge_primes() {
-            let mut pairs: Vec<u64> = (0..2 * 75).map(|_| words.next()).collect();
-            pairs[..8].copy_from_slice(&[u64::MAX, u64::MAX, 0, 0, u64::MAX, 0, 0, u64::MAX]);
+            let mut wide: Vec<u128> =
+                (0..75).map(|_| u128::from(words.next()) << 64 | u128::from(words.next())).collect();
+            wide[..4].copy_from_slice(&[u128::MAX, 0, u128::from(u64::MAX), u128::from(u64::MAX) << 64]);
+            let blocks: Vec<[u8; 16]> = wide.iter().map(|w| w.to_le_bytes()).collect();
             let mut out = vec![0; 75];
-            kernel.reduce_pairs_into(&m, &pairs, &mut out);
-            for (pair, &found) in pairs.chunks_exact(2).zip(&out) {
-                let wide = u128::from(pair[1]) << 64 | u128::from(pair[0]);
+            kernel.reduce_blocks_into(&m, &blocks, &mut out);
+            for (&wide, &found) in wide.iter().zip(&out) {
                 assert_eq!(u128::from(found), wide % u128::from(m.value()), "{} {wide}", kernel.name());
             }
         }
@@ -165,12 +169,25 @@ fn check_block(words: &mut Words, m: &Modulus, shape: (usize, usize, usize), bit
             expected[at] = (big(start[at]) + sum).rem_euclid(big(q)) as u64;
         }
     }
-    let operands = BlockOperands { x: &x, columns: &column_rows, rows: &out_rows, row_words };
+    // The same products added to a constant of each row in its first words.
+    let constants = words.residues(q, rows);
+    let constant_columns = row_words / 3 / 8 * 8;
+    let constant_at = |at: usize| if at % row_words < constant_columns { constants[at / row_words] } else { 0 };
+    let on_constants: Vec<u64> = (0..expected.len())
+        .map(|at| ((big(expected[at]) - big(start[at]) + big(constant_at(at))).rem_euclid(big(q))) as u64)
+        .collect();
     let mut scratch = BlockScratch::default();
     for kernel in Kernel::present() {
-        let mut out = start.clone();
-        PackedBlock::new(kernel, rows, columns, &weights).mul_add_assign(m, &operands, &mut scratch, &mut out);
-        assert!(out == expected, "{} {shape:?} {bits} bits mod {q}", kernel.name());
+        let block = PackedBlock::new(kernel, rows, columns, &weights);
+        let mut check = |start_with, expected: &[u64]| {
+            let operands =
+                BlockOperands { x: &x, columns: &column_rows, rows: &out_rows, row_words, start: start_with };
+            let mut out = start.clone();
+            block.mul_add_into(m, &operands, &mut scratch, &mut out);
+            assert!(out == expected, "{} {shape:?} {bits} bits mod {q} {start_with:?}", kernel.name());
+        };
+        check(Start::Held, &expected);
+        check(Start::Constants { values: &constants, columns: constant_columns }, &on_constants);
     }
 }
 

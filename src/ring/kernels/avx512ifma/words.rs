@@ -1,18 +1,19 @@
 //! Block products on words: up to eight rows and 32 residues at a time in registers.
 
-use super::super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, positive_offset};
-use super::{LANES, Modulus, Token, Wide, load, store};
+use super::super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords};
+use super::{LANES, Modulus, Token, Wide, load, load_start, store};
 use core::arch::x86_64::*;
 
 entry!(words_mul_add => words_mul(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]));
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 fn words_mul(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
-    let low_half_suffices = block.largest <= ((1 << 52) - 1) / m.value();
+    let low_half_suffices = block.largest_bits + m.bits() <= 52;
     for first in (0..block.rows).step_by(GROUP_ROWS) {
         let words = &block.words[first * block.columns..];
         let rows = &operands.rows[first..block.rows.min(first + GROUP_ROWS)];
-        let group = Group { m, block, words, operands, rows };
+        let negatives = &block.negatives[first..];
+        let group = Group { m, block, words, negatives, operands, rows };
         match rows.len() {
             1 => group.run::<1>(low_half_suffices, out),
             2 => group.run::<2>(low_half_suffices, out),
@@ -31,6 +32,7 @@ struct Group<'a> {
     m: &'a Modulus,
     block: &'a PackedWords,
     words: &'a [u64],
+    negatives: &'a [u64],
     operands: &'a BlockOperands<'a>,
     rows: &'a [u32],
 }
@@ -63,35 +65,40 @@ impl Group<'_> {
     /// R rows times C vectors of eight residues: R * C accumulators in registers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    #[expect(clippy::needless_range_loop, reason = "constant indices keep the sums in registers")]
     fn whole_strip<const R: usize, const C: usize>(&self, v: usize, out: &mut [u64]) {
         let &BlockOperands { x, columns, row_words, .. } = self.operands;
         let wide = Wide::new(self.m);
-        let offset = positive_offset(self.m.value());
-        let step = self.block.columns_per_reduction(self.m.value());
+        let step = self.block.columns_per_reduction(self.m.bits());
+        let mut operands = *self.operands;
         for (chunk_columns, chunk_words) in columns.chunks(step).zip(self.words.chunks(step * R)) {
             let mut sums = [[_mm512_setzero_si512(); C]; R];
-            // A negative weight -w was multiplied as 2^52 - w, and the low half kept 2^52 - w x (x is never zero).
-            let mut negatives = [0u64; R];
             for (&column, weights) in chunk_columns.iter().zip(chunk_words.chunks_exact(R)) {
-                let at = column as usize * row_words + v;
-                let inputs: [__m512i; C] = core::array::from_fn(|c| load(x, at + c * LANES));
+                let row = &x[column as usize * row_words + v..][..C * LANES];
+                let inputs: [__m512i; C] = core::array::from_fn(|c| load(row, c * LANES));
                 for r in 0..R {
                     let weight = _mm512_set1_epi64(weights[r] as i64);
-                    negatives[r] += weights[r] >> 51;
-                    for (sum, &input) in sums[r].iter_mut().zip(&inputs) {
-                        *sum = _mm512_madd52lo_epu64(*sum, input, weight);
+                    for c in 0..C {
+                        sums[r][c] = _mm512_madd52lo_epu64(sums[r][c], inputs[c], weight);
                     }
                 }
             }
             for r in 0..R {
-                let correction = _mm512_set1_epi64(offset.wrapping_sub(negatives[r] << 52) as i64);
-                let at = self.rows[r] as usize * row_words + v;
-                for (c, &sum) in sums[r].iter().enumerate() {
-                    let reduced = wide.reduce(_mm512_add_epi64(sum, correction));
-                    let total = wide.add(load(out, at + c * LANES), reduced);
-                    store(out, at + c * LANES, total);
+                let row = self.rows[r];
+                // A negative weight -w was multiplied as 2^52 - w, and the low half kept 2^52 - w x (x is never zero).
+                let negatives = if chunk_columns.len() == columns.len() {
+                    self.negatives[r]
+                } else {
+                    chunk_words[..chunk_columns.len() * R].chunks_exact(R).map(|weights| weights[r] >> 51).sum()
+                };
+                let correction = _mm512_set1_epi64(self.m.positive_offset().wrapping_sub(negatives << 52) as i64);
+                for c in 0..C {
+                    let reduced = wide.reduce(_mm512_add_epi64(sums[r][c], correction));
+                    let total = wide.add(load_start(&operands, row, v + c * LANES, out), reduced);
+                    store(out, row as usize * row_words + v + c * LANES, total);
                 }
             }
+            operands = operands.held();
         }
     }
 
@@ -100,12 +107,13 @@ impl Group<'_> {
     fn halves<const R: usize>(&self, out: &mut [u64]) {
         let &BlockOperands { x, columns, row_words, .. } = self.operands;
         let wide = Wide::new(self.m);
-        let offset = _mm512_set1_epi64(positive_offset(self.m.value()) as i64);
+        let offset = _mm512_set1_epi64(self.m.positive_offset() as i64);
         let power = self.m.shoup(1 << HALF_BITS);
         let (value, quotient) = (_mm512_set1_epi64(power.value as i64), _mm512_set1_epi64(power.quotient as i64));
         let mask = _mm512_set1_epi64((1 << HALF_BITS) - 1);
-        let step = self.block.columns_per_reduction(1 << HALF_BITS);
+        let step = self.block.columns_per_reduction(HALF_BITS);
         for v in (0..row_words).step_by(LANES) {
+            let mut operands = *self.operands;
             for (chunk_columns, chunk_words) in columns.chunks(step).zip(self.words.chunks(step * R)) {
                 let mut sums = [[_mm512_setzero_si512(); 2]; R];
                 for (&column, weights) in chunk_columns.iter().zip(chunk_words.chunks_exact(R)) {
@@ -121,10 +129,10 @@ impl Group<'_> {
                 for (&row, &sums) in self.rows.iter().zip(&sums) {
                     let [low, high] = sums.map(|sum| wide.reduce(_mm512_add_epi64(sum, offset)));
                     let reduced = wide.add(low, wide.mul_shoup(high, value, quotient));
-                    let at = row as usize * row_words + v;
-                    let total = wide.add(load(out, at), reduced);
-                    store(out, at, total);
+                    let total = wide.add(load_start(&operands, row, v, out), reduced);
+                    store(out, row as usize * row_words + v, total);
                 }
+                operands = operands.held();
             }
         }
     }
