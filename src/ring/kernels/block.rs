@@ -32,6 +32,7 @@ pub(super) struct PackedWords {
     /// Bits of the largest magnitude of a weight.
     pub largest_bits: u32,
     /// Negative weights of each row.
+    #[cfg(target_arch = "x86_64")]
     pub negatives: Vec<u64>,
     pub words: Vec<u64>,
 }
@@ -76,6 +77,7 @@ impl BlockOperands<'_> {
     }
 
     /// The same operands once the output rows hold something.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn held(&self) -> Self {
         Self { start: Start::Held, ..*self }
     }
@@ -148,9 +150,18 @@ impl PackedWords {
             }
         }
         let largest = weights.iter().map(|w| w.unsigned_abs()).fold(1, u16::max);
-        let negatives =
-            weights.chunks(columns.max(1)).map(|row| row.iter().filter(|&&w| w < 0).count() as u64).collect();
-        Self { kernel, rows, columns, largest_bits: u16::BITS - largest.leading_zeros(), negatives, words }
+        Self {
+            kernel,
+            rows,
+            columns,
+            largest_bits: u16::BITS - largest.leading_zeros(),
+            #[cfg(target_arch = "x86_64")]
+            negatives: weights
+                .chunks(columns.max(1))
+                .map(|row| row.iter().filter(|&&w| w < 0).count() as u64)
+                .collect(),
+            words,
+        }
     }
 
     /// Columns that may be accumulated before a reduction, inputs being at most 2^bits: their sum stays below 2^62 in magnitude.

@@ -106,17 +106,25 @@ impl Kernel {
     /// All tiers this CPU has, slowest first.
     #[must_use]
     pub fn present() -> Vec<Self> {
-        let mut tiers = vec![Self::portable()];
-        #[cfg(target_arch = "x86_64")]
-        {
-            tiers.extend(avx2::Token::detect().map(|token| Self(Tier::Avx2(token))));
-            if let Some(wide) = avx512ifma::Token::detect() {
-                tiers.push(Self(Tier::Avx512Ifma(wide)));
-                tiers.extend(avx512vnni::Token::detect().map(|token| Self(Tier::Avx512Vnni(wide, token))));
-                tiers.extend(amx::Token::detect().map(|token| Self(Tier::Amx(wide, token))));
-            }
+        let mut tiers = Self::vector_tiers();
+        tiers.insert(0, Self::portable());
+        tiers
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn vector_tiers() -> Vec<Self> {
+        let mut tiers: Vec<Self> = avx2::Token::detect().map(|token| Self(Tier::Avx2(token))).into_iter().collect();
+        if let Some(wide) = avx512ifma::Token::detect() {
+            tiers.push(Self(Tier::Avx512Ifma(wide)));
+            tiers.extend(avx512vnni::Token::detect().map(|token| Self(Tier::Avx512Vnni(wide, token))));
+            tiers.extend(amx::Token::detect().map(|token| Self(Tier::Amx(wide, token))));
         }
         tiers
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn vector_tiers() -> Vec<Self> {
+        Vec::new()
     }
 
     /// The tier of that name, if this CPU has it.
