@@ -62,7 +62,7 @@ impl ModDown {
         let to: Vec<Modulus> = (0..kept).map(modulus).collect();
         let inverses =
             to.iter().map(|m| m.shoup(m.inv(from.iter().fold(1, |p, d| m.mul(p, m.reduce(d.value())))))).collect();
-        Self { dropped, extension: Extension::new(&from, &to), inverses }
+        Self { dropped, extension: Extension::new(context.kernel(), &from, &to), inverses }
     }
 
     /// `out = round(x / dropped)`. `x` holds the component in the NTT domain, `limb_of(i)` being the place of prime i in it; its dropped limbs
@@ -83,17 +83,14 @@ impl ModDown {
         self.extension.prepare_assign(&mut sources);
         let sources: Vec<&[u64]> = sources.into_iter().map(|s| &*s).collect();
         self.extension.quotients_into(&sources, &mut scratch.quotients);
+        let quotients = &scratch.quotients;
         for (t, out) in out.chunks_exact_mut(n).enumerate() {
-            self.extension.extend_into(&sources, &scratch.quotients, t, out);
+            self.extension.extend_into(&sources, quotients, t, out);
             context.ntt(t).forward_assign(out);
         }
-        let inverses = &self.inverses;
         for (t, out) in out.chunks_exact_mut(n).enumerate() {
-            let m = context.modulus(t);
-            for (o, &value) in out.iter_mut().zip(&x[limb_of(t) * n..][..n]) {
-                *o = m.sub(value, *o);
-            }
-            context.kernel().scale_assign(m, out, inverses[t]);
+            let value = &x[limb_of(t) * n..][..n];
+            context.kernel().subtract_from_scaled_assign(context.modulus(t), out, value, self.inverses[t]);
         }
     }
 }
@@ -165,7 +162,7 @@ impl KeySwitch {
                 let modulus = |&i: &usize| *context.modulus(i);
                 let from: Vec<Modulus> = group.clone().map(|i| modulus(&i)).collect();
                 let to: Vec<Modulus> = targets.iter().map(modulus).collect();
-                Digit { limbs: group, extension: Extension::new(&from, &to), targets }
+                Digit { limbs: group, extension: Extension::new(context.kernel(), &from, &to), targets }
             })
             .collect();
         let mut dropped: Vec<usize> = specials.collect();

@@ -44,6 +44,14 @@ pub enum EngineError {
         /// Key switches in the plan.
         switches: usize,
     },
+    /// The system gave no working memory.
+    #[error("cannot map {words} words of working memory: {reason}")]
+    Memory {
+        /// As asked.
+        words: usize,
+        /// As told.
+        reason: String,
+    },
     /// The thread pool could not be made.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {

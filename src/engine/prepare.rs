@@ -12,6 +12,47 @@ pub(super) struct Block {
     pub packed: PackedBlock,
     pub rows: Vec<u32>,
     pub columns: Vec<u32>,
+    /// No block before it has any of its rows: its products are added to the biases, not to what the rows hold.
+    pub is_first: bool,
+}
+
+/// A linear map on a tile.
+pub(super) struct Linear {
+    pub blocks: Vec<Block>,
+    /// `[limb][row]`
+    pub bias: Vec<Vec<u64>>,
+    /// Rows that no first block has: they begin with their bias.
+    pub filled: Vec<u32>,
+}
+
+impl Linear {
+    fn new(context: &Context, blocks: Vec<LocalBlock>, bias: Vec<Vec<u64>>, rows: usize) -> Self {
+        let mut begun = vec![false; rows];
+        let mut written = vec![false; rows];
+        let mut packed = Vec::with_capacity(blocks.len());
+        for b in blocks {
+            let is_first = b.rows.iter().all(|&row| !written[row as usize]);
+            for &row in &b.rows {
+                begun[row as usize] |= is_first;
+                written[row as usize] = true;
+            }
+            packed.push(Block {
+                packed: PackedBlock::new(context.kernel(), b.rows.len(), b.columns.len(), &b.weights),
+                rows: b.rows,
+                columns: b.columns,
+                is_first,
+            });
+        }
+        let filled = (0..rows as u32).filter(|&row| !begun[row as usize]).collect();
+        Self { blocks: packed, bias, filled }
+    }
+}
+
+/// Features that are squares of neighbouring rows of the tile's first-stage outputs, without multiplier: squared in one call.
+pub(super) struct SquareRun {
+    pub first_feature: usize,
+    pub first_row: usize,
+    pub rows: usize,
 }
 
 /// Where a feature's value lies.
@@ -38,16 +79,16 @@ pub(super) struct PreparedPass {
     pub components: usize,
     pub limbs: usize,
     pub tile_columns: usize,
+    pub band_columns: usize,
     pub rows: Vec<u32>,
     pub inputs: Vec<u32>,
-    pub fused: Vec<Block>,
+    pub fused: Linear,
     pub fused_rows: usize,
-    /// `[limb][fused row]`
-    pub fused_bias: Vec<Vec<u64>>,
-    pub features: Vec<TileFeature>,
-    pub blocks: Vec<Block>,
-    /// `[limb][row]`
-    pub bias: Vec<Vec<u64>>,
+    pub square_runs: Vec<SquareRun>,
+    /// Features that are in no run, with their numbers.
+    pub features: Vec<(usize, TileFeature)>,
+    pub feature_count: usize,
+    pub linear: Linear,
     /// `[limb][multiplier]`
     pub multipliers: Vec<Vec<ShoupFactor>>,
 }
@@ -61,7 +102,7 @@ impl PreparedPass {
             (0..limbs).map(|l| (0..count).map(|i| context.modulus(l).from_f64(values(i))).collect()).collect()
         };
         let row_of = |list: &[u32], entry: u32| list.partition_point(|&x| x < entry) as u32;
-        let features = pass
+        let all_features: Vec<TileFeature> = pass
             .features
             .iter()
             .map(|f| TileFeature {
@@ -77,6 +118,8 @@ impl PreparedPass {
                     .position(|l| l.source == f.source && l.kind == f.kind && l.multiplier != 1.0),
             })
             .collect();
+        let feature_count = all_features.len();
+        let (square_runs, features) = runs(all_features);
         let first = &circuit.stages[0];
         let first_scale = plan.stages[0].product_scale;
         let multipliers = (0..limbs)
@@ -85,16 +128,20 @@ impl PreparedPass {
                 stage_plan.lifts.iter().map(|lift| m.shoup(m.from_f64(lift.multiplier))).collect()
             })
             .collect();
+        let fused_bias =
+            residues(&|i| first.map.bias[pass.fused_rows[i] as usize] * first_scale, pass.fused_rows.len());
+        let bias = residues(&|i| stage.map.bias[pass.rows[i] as usize] * stage_plan.product_scale, pass.rows.len());
         Self {
             components: stage_plan.components,
             limbs,
             tile_columns: pass.tile_columns.min(context.degree()),
-            fused_bias: residues(&|i| first.map.bias[pass.fused_rows[i] as usize] * first_scale, pass.fused_rows.len()),
-            bias: residues(&|i| stage.map.bias[pass.rows[i] as usize] * stage_plan.product_scale, pass.rows.len()),
+            band_columns: pass.band_columns.min(context.degree()),
             fused_rows: pass.fused_rows.len(),
-            fused: pack(pass.fused_blocks),
+            fused: Linear::new(context, pass.fused_blocks, fused_bias, pass.fused_rows.len()),
+            square_runs,
             features,
-            blocks: pack(pass.blocks),
+            feature_count,
+            linear: Linear::new(context, pass.blocks, bias, pass.rows.len()),
             multipliers,
             rows: pass.rows,
             inputs: pass.inputs,
@@ -102,11 +149,20 @@ impl PreparedPass {
     }
 }
 
-fn pack(blocks: Vec<LocalBlock>) -> Vec<Block> {
-    let packed = |b: LocalBlock| Block {
-        packed: PackedBlock::new(b.rows.len(), b.columns.len(), &b.weights),
-        rows: b.rows,
-        columns: b.columns,
-    };
-    blocks.into_iter().map(packed).collect()
+/// Takes runs of plain squares of first-stage outputs out of the features.
+fn runs(features: Vec<TileFeature>) -> (Vec<SquareRun>, Vec<(usize, TileFeature)>) {
+    let mut runs: Vec<SquareRun> = Vec::new();
+    let mut others = Vec::new();
+    for (at, feature) in features.into_iter().enumerate() {
+        let TileFeature { place: Place::Fused(row), kind: FeatureKind::Square, multiplier: None } = feature else {
+            others.push((at, feature));
+            continue;
+        };
+        let row = row as usize;
+        match runs.last_mut() {
+            Some(run) if run.first_feature + run.rows == at && run.first_row + run.rows == row => run.rows += 1,
+            _ => runs.push(SquareRun { first_feature: at, first_row: row, rows: 1 }),
+        }
+    }
+    (runs, others)
 }

@@ -2,17 +2,18 @@
 
 use super::EngineError;
 use super::prepare::PreparedPass;
-use super::tile::{TilePlace, TileScratch, tile_into};
+use super::tile::{BandPlace, TileScratch, Tiles};
 use crate::ckks::Context;
 use crate::ckks::keys::EvaluationKey;
 use crate::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
-use crate::format::FormatError;
+use crate::format::{FormatError, Words};
 use crate::net::circuit::Circuit;
 use crate::plan::cost::last_reader;
 use crate::plan::passes::passes;
 use crate::plan::{After, Plan};
 use crate::ring::kernels::Kernel;
 use rayon::prelude::*;
+use std::sync::Mutex;
 
 /// An encrypted batch as the engine reads it.
 pub trait Inputs: Sync {
@@ -28,6 +29,11 @@ pub trait Inputs: Sync {
         first: usize,
         out: &mut [u64],
     ) -> Result<(), FormatError>;
+
+    /// Announces that `count` residues from position `first` on, of both components, will be loaded soon. A hint.
+    fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
+        let _ = (limb, entry, first, count);
+    }
 }
 
 /// What the engine is doing, for progress and timings; told from the thread that called [`Engine::run`] or from workers.
@@ -82,6 +88,26 @@ impl Kept {
     }
 }
 
+/// Working memory that no thread uses at the moment: as much as threads ever used at once, however work is split.
+struct Spare<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Spare<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Spare<T> {
+    fn with<R>(&self, make: impl FnOnce() -> T, work: impl FnOnce(&mut T) -> R) -> R {
+        let held = || self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let found = held().pop();
+        let mut scratch = found.unwrap_or_else(make);
+        let result = work(&mut scratch);
+        held().push(scratch);
+        result
+    }
+}
+
 /// A plan ready to run on any number of batches.
 pub struct Engine {
     context: Context,
@@ -120,6 +146,11 @@ impl Engine {
             .build()
             .map_err(|e| EngineError::Threads { threads, reason: e.to_string() })?;
         Ok(Self { context, circuit, plan, key, pool })
+    }
+
+    /// Runs something else on the engine's threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
     }
 
     /// Parameters and transforms.
@@ -203,19 +234,18 @@ impl Engine {
     }
 
     /// All tiles of a pass: `[limb][column block][row][component][column]`, so that each tile writes one contiguous piece.
-    fn tiles(&self, pass: &PreparedPass, inputs: &dyn Inputs, kept: &Kept) -> Result<Vec<u64>, EngineError> {
-        let blocks = self.context.degree() / pass.tile_columns;
-        let tile_words = pass.rows.len() * pass.components * pass.tile_columns;
-        let mut products = vec![0; pass.limbs * blocks * tile_words];
+    fn tiles(&self, pass: &PreparedPass, inputs: &dyn Inputs, kept: &Kept) -> Result<Words, EngineError> {
+        let bands = self.context.degree() / pass.band_columns;
+        let band_words = pass.rows.len() * pass.components * pass.band_columns;
+        let words = pass.limbs * bands * band_words;
+        let mut products = Words::zeroed(words).map_err(|e| EngineError::Memory { words, reason: e.to_string() })?;
+        let tiles = Tiles { context: &self.context, pass, inputs, kept };
+        let spare = Spare::default();
         self.pool.install(|| {
-            products.par_chunks_exact_mut(tile_words).enumerate().try_for_each_init(
-                TileScratch::default,
-                |scratch, (tile, out)| {
-                    let (limb, block) = (tile / blocks, tile % blocks);
-                    let place = TilePlace { limb, first: block * pass.tile_columns };
-                    tile_into(&self.context, pass, inputs, kept, place, scratch, out)
-                },
-            )
+            products.par_chunks_exact_mut(band_words).enumerate().try_for_each(|(band, out)| {
+                let place = BandPlace { limb: band / bands, first: band % bands * pass.band_columns };
+                spare.with(TileScratch::default, |scratch| tiles.band_into(place, scratch, out))
+            })
         })?;
         Ok(products)
     }
@@ -239,21 +269,22 @@ impl Engine {
         let switch = KeySwitch::new(&self.context, pass.limbs, true)?;
         let key = self.key.as_ref().ok_or(EngineError::KeyMissing { switches: pass.rows.len() })?;
         let words = switch.output_limbs() * n;
+        let spare = Spare::default();
         Ok(self.pool.install(|| {
             (0..pass.rows.len())
                 .into_par_iter()
-                .map_init(
+                .map(|row| {
                     // A two-component product (no squares in the stage) leaves c2 zero.
-                    || (Scratch::new(&self.context), vec![0; 3 * pass.limbs * n]),
-                    |(scratch, gathered), row| {
+                    let make = || (Scratch::new(&self.context), vec![0; 3 * pass.limbs * n]);
+                    spare.with(make, |(scratch, gathered)| {
                         self.gather_into(pass, products, row, &mut gathered[..pass.components * pass.limbs * n]);
                         let components = [0, 1, 2].map(|c| &gathered[c * pass.limbs * n..][..pass.limbs * n]);
                         let mut out = vec![0; 2 * words];
                         let (o0, o1) = out.split_at_mut(words);
                         switch.apply(&self.context, key, components, scratch, [o0, o1]);
                         out
-                    },
-                )
+                    })
+                })
                 .collect()
         }))
     }

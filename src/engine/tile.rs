@@ -1,28 +1,29 @@
-//! One tile: a limb and a few NTT positions through load, first linear layer, features, linear layer.
+//! One tile: a limb and a few NTT positions through first linear layer, features, linear layer. Inputs are loaded a *band* of
+//! neighbouring tiles at a time, because longer pieces are read and expanded faster.
 //!
-//! Scratch rows are `[component][tile column]`; inputs and features hold residues in `[1, q]` as the block kernel wants them.
+//! Scratch rows are `[component][tile column]`; inputs and features hold residues in `[1, q]` as block products want them.
 
 use super::EngineError;
-use super::prepare::{Block, Place, PreparedPass};
+use super::prepare::{Linear, Place, PreparedPass};
 use super::run::{Inputs, Kept};
 use crate::ckks::Context;
 use crate::net::circuit::FeatureKind;
 use crate::ring::Modulus;
-use crate::ring::kernels::{BlockOperands, Kernel};
+use crate::ring::kernels::{BlockOperands, BlockScratch, Start};
+
+/// Entries by which reading is announced before it happens.
+const PREFETCH_ROWS: usize = 8;
 
 /// Working memory of one thread.
 #[derive(Default)]
 pub(super) struct TileScratch {
+    /// `[tile of the band][input row]`
     inputs: Vec<u64>,
+    /// One component of one entry across the band.
+    piece: Vec<u64>,
     fused: Vec<u64>,
     features: Vec<u64>,
-}
-
-/// Zero is written q.
-fn nonzero_assign(m: &Modulus, x: &mut [u64]) {
-    for r in x {
-        *r = if *r == 0 { m.value() } else { *r };
-    }
+    blocks: BlockScratch,
 }
 
 fn grow(buffer: &mut Vec<u64>, len: usize) -> &mut [u64] {
@@ -39,89 +40,133 @@ struct Operand<'a> {
     columns: usize,
 }
 
-/// Starts every row with its bias (on component 0) and adds the blocks' products.
-fn linear_into(kernel: Kernel, m: &Modulus, blocks: &[Block], bias: &[u64], operand: &Operand<'_>, out: &mut [u64]) {
+/// Every row's bias (on component 0) plus its blocks' products.
+fn linear_into(
+    m: &Modulus,
+    linear: &Linear,
+    limb: usize,
+    operand: &Operand<'_>,
+    scratch: &mut BlockScratch,
+    out: &mut [u64],
+) {
     let &Operand { x, row_words, columns } = operand;
-    for (row, &constant) in out.chunks_exact_mut(row_words).zip(bias) {
-        row[..columns].fill(constant);
-        row[columns..].fill(0);
+    let bias = &linear.bias[limb];
+    for &row in &linear.filled {
+        let words = &mut out[row as usize * row_words..][..row_words];
+        words[..columns].fill(bias[row as usize]);
+        words[columns..].fill(0);
     }
-    for block in blocks {
-        let operands = BlockOperands { x, columns: &block.columns, rows: &block.rows, row_words };
-        kernel.block_mul_add(m, &block.packed, &operands, out);
+    for block in &linear.blocks {
+        let start = if block.is_first { Start::Constants { values: bias, columns } } else { Start::Held };
+        let operands = BlockOperands { x, columns: &block.columns, rows: &block.rows, row_words, start };
+        block.packed.mul_add_into(m, &operands, scratch, out);
     }
 }
 
-/// Which tile: a limb, and the first of the pass's number of NTT positions.
+/// Which band: a limb, and the first of the pass's number of NTT positions.
 #[derive(Clone, Copy)]
-pub(super) struct TilePlace {
+pub(super) struct BandPlace {
     pub limb: usize,
     pub first: usize,
 }
 
-/// Computes the pass's outputs for one tile: `out` is `[row][component][column]`, residues in `[0, q)`.
-pub(super) fn tile_into(
-    context: &Context,
-    pass: &PreparedPass,
-    inputs: &dyn Inputs,
-    kept: &Kept,
-    place: TilePlace,
-    scratch: &mut TileScratch,
-    out: &mut [u64],
-) -> Result<(), EngineError> {
-    let TilePlace { limb, first } = place;
-    let m = context.modulus(limb);
-    let kernel = context.kernel();
-    let columns = pass.tile_columns;
-    let pair = 2 * columns;
+/// What all tiles of a pass have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles<'a> {
+    pub context: &'a Context,
+    pub pass: &'a PreparedPass,
+    pub inputs: &'a dyn Inputs,
+    pub kept: &'a Kept,
+}
 
-    let loaded = grow(&mut scratch.inputs, pass.inputs.len() * pair);
-    for (row, &entry) in loaded.chunks_exact_mut(pair).zip(&pass.inputs) {
-        for (component, residues) in row.chunks_exact_mut(columns).enumerate() {
-            inputs.load_into(component, limb, entry as usize, first, residues)?;
+impl Tiles<'_> {
+    /// Computes the pass's outputs for one band: `out` is `[tile][row][component][column]`, residues in `[0, q)`.
+    pub fn band_into(&self, place: BandPlace, scratch: &mut TileScratch, out: &mut [u64]) -> Result<(), EngineError> {
+        self.load(place, scratch)?;
+        let pass = self.pass;
+        let tile_words = pass.rows.len() * pass.components * pass.tile_columns;
+        for (tile, out) in out.chunks_exact_mut(tile_words).enumerate() {
+            self.tile_into(place, tile, scratch, out);
         }
-        nonzero_assign(m, row);
+        Ok(())
     }
-    let fused = grow(&mut scratch.fused, pass.fused_rows * pair);
-    linear_into(
-        kernel,
-        m,
-        &pass.fused,
-        &pass.fused_bias[limb],
-        &Operand { x: loaded, row_words: pair, columns },
-        fused,
-    );
 
-    let row_words = pass.components * columns;
-    let features = grow(&mut scratch.features, pass.features.len() * row_words);
-    for (row, feature) in features.chunks_exact_mut(row_words).zip(&pass.features) {
-        let (c0, c1) = match feature.place {
-            Place::Input(r) => loaded[r as usize * pair..][..pair].split_at(columns),
-            Place::Fused(r) => fused[r as usize * pair..][..pair].split_at(columns),
-            Place::Kept { stage, entry } => {
-                let component = |c| &kept.component(stage, entry as usize, c, limb)[first..first + columns];
-                (component(0), component(1))
+    fn load(&self, place: BandPlace, scratch: &mut TileScratch) -> Result<(), EngineError> {
+        let Self { context, pass, .. } = self;
+        let m = context.modulus(place.limb);
+        let columns = pass.tile_columns;
+        let tile_words = pass.inputs.len() * 2 * columns;
+        let loaded = grow(&mut scratch.inputs, pass.band_columns / columns * tile_words);
+        let piece = grow(&mut scratch.piece, pass.band_columns);
+        for (row, &entry) in pass.inputs.iter().enumerate() {
+            if let Some(&later) = pass.inputs.get(row + PREFETCH_ROWS) {
+                self.inputs.prefetch(place.limb, later as usize, place.first, pass.band_columns);
             }
-        };
-        match feature.kind {
-            FeatureKind::Square => {
-                let (o0, rest) = row.split_at_mut(columns);
-                let (o1, o2) = rest.split_at_mut(columns);
-                kernel.square_into(m, c0, c1, [o0, o1, o2]);
-            }
-            FeatureKind::Value => {
-                row[..columns].copy_from_slice(c0);
-                row[columns..pair].copy_from_slice(c1);
-                row[pair..].fill(m.value());
+            for component in 0..2 {
+                self.inputs.load_into(component, place.limb, entry as usize, place.first, piece)?;
+                context.kernel().nonzero_assign(m, piece);
+                for (tile, residues) in piece.chunks_exact(columns).enumerate() {
+                    let at = tile * tile_words + (2 * row + component) * columns;
+                    loaded[at..at + columns].copy_from_slice(residues);
+                }
             }
         }
-        if let Some(multiplier) = feature.multiplier {
-            kernel.scale_assign(m, row, pass.multipliers[limb][multiplier]);
-        }
-        if feature.multiplier.is_some() || feature.kind == FeatureKind::Value {
-            nonzero_assign(m, row);
-        }
+        Ok(())
     }
-    linear_into(kernel, m, &pass.blocks, &pass.bias[limb], &Operand { x: features, row_words, columns }, out);
-    Ok(())
+
+    /// Computes tile number `tile` of a loaded band.
+    fn tile_into(&self, place: BandPlace, tile: usize, scratch: &mut TileScratch, out: &mut [u64]) {
+        let Self { context, pass, kept, .. } = *self;
+        let limb = place.limb;
+        let m = context.modulus(limb);
+        let kernel = context.kernel();
+        let columns = pass.tile_columns;
+        let first = place.first + tile * columns;
+        let pair = 2 * columns;
+        let input_words = pass.inputs.len() * pair;
+        let loaded = &scratch.inputs[tile * input_words..][..input_words];
+
+        let fused = grow(&mut scratch.fused, pass.fused_rows * pair);
+        let operand = Operand { x: loaded, row_words: pair, columns };
+        linear_into(m, &pass.fused, limb, &operand, &mut scratch.blocks, fused);
+
+        let row_words = pass.components * columns;
+        let features = grow(&mut scratch.features, pass.feature_count * row_words);
+        for run in &pass.square_runs {
+            let x = &fused[run.first_row * pair..][..run.rows * pair];
+            let squares = &mut features[run.first_feature * row_words..][..run.rows * row_words];
+            kernel.square_rows_into(m, columns, x, squares);
+        }
+        for (at, feature) in &pass.features {
+            let row = &mut features[at * row_words..][..row_words];
+            let (c0, c1) = match feature.place {
+                Place::Input(r) => loaded[r as usize * pair..][..pair].split_at(columns),
+                Place::Fused(r) => fused[r as usize * pair..][..pair].split_at(columns),
+                Place::Kept { stage, entry } => {
+                    let component = |c| &kept.component(stage, entry as usize, c, limb)[first..first + columns];
+                    (component(0), component(1))
+                }
+            };
+            match feature.kind {
+                FeatureKind::Square => {
+                    let (o0, rest) = row.split_at_mut(columns);
+                    let (o1, o2) = rest.split_at_mut(columns);
+                    kernel.square_into(m, c0, c1, [o0, o1, o2]);
+                }
+                FeatureKind::Value => {
+                    row[..columns].copy_from_slice(c0);
+                    row[columns..pair].copy_from_slice(c1);
+                    row[pair..].fill(m.value());
+                }
+            }
+            if let Some(multiplier) = feature.multiplier {
+                kernel.scale_assign(m, row, pass.multipliers[limb][multiplier]);
+            }
+            if feature.multiplier.is_some() || feature.kind == FeatureKind::Value {
+                kernel.nonzero_assign(m, row);
+            }
+        }
+        let operand = Operand { x: features, row_words, columns };
+        linear_into(m, &pass.linear, limb, &operand, &mut scratch.blocks, out);
+    }
 }

@@ -218,6 +218,11 @@ impl Container {
         self.layout.sections.iter().try_for_each(|placed| self.verify_section(&placed.spec.name))
     }
 
+    /// BLAKE3 of the whole file, hexadecimal, by all threads of the pool that the caller runs in.
+    pub fn file_digest_in_parallel(&self) -> String {
+        blake3::Hasher::new().update_rayon(self.mapping.bytes()).finalize().to_hex().to_string()
+    }
+
     /// BLAKE3 of the whole file, hexadecimal.
     pub fn file_digest(&self) -> String {
         blake3::hash(self.mapping.bytes()).to_hex().to_string()

@@ -1,11 +1,11 @@
-//! Read-only file mappings: the one door to `memmap2`, and the one file of this room with `unsafe`.
+//! Mappings: read-only files, and large working memory. The one door to `memmap2`, and the one file of this room with `unsafe`.
 //!
-//! Bytes are `[u8]` of the length the file had when it was mapped. Not here: any reading of what the bytes mean.
+//! Bytes of a file are `[u8]` of the length it had when it was mapped. Not here: any reading of what the bytes mean.
 
 use std::fs::File;
 use std::io;
 
-use memmap2::{Advice, Mmap, MmapOptions};
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
 
 /// A file mapped for reading.
 ///
@@ -46,5 +46,41 @@ impl MappedFile {
     /// Asks the kernel to read ahead over the whole mapping; a hint, so a refusal is ignored.
     pub(super) fn will_be_read(&self) {
         let _ = self.mapping.advise(Advice::WillNeed);
+    }
+}
+
+/// Zeroed working memory of `u64` words, in 2 MiB pages where the system has them: a large buffer that is written once is otherwise spent on
+/// page faults.
+#[derive(Debug)]
+pub struct Words {
+    mapping: MmapMut,
+    len: usize,
+}
+
+impl Words {
+    /// `len` words. Errors are the operating system's.
+    pub fn zeroed(len: usize) -> io::Result<Self> {
+        let bytes = len.checked_mul(size_of::<u64>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // The system maps no empty region.
+        let mapping = MmapOptions::new().len(bytes.max(1)).map_anon()?;
+        #[cfg(target_os = "linux")]
+        let _ = mapping.advise(Advice::HugePage);
+        Ok(Self { mapping, len })
+    }
+}
+
+impl std::ops::Deref for Words {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        // SAFETY: the mapping is page-aligned, holds `len` words (checked when it was made), and any bytes are words.
+        unsafe { std::slice::from_raw_parts(self.mapping.as_ptr().cast(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Words {
+    fn deref_mut(&mut self) -> &mut [u64] {
+        // SAFETY: as above, and the mapping is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.mapping.as_mut_ptr().cast(), self.len) }
     }
 }

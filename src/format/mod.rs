@@ -27,6 +27,7 @@ pub use container::{Container, OpenLimits, Section};
 pub use error::{ErrorKind, FormatError};
 pub use header::{ALIGNMENT, DType, HEADER_CAP_BYTES, Kind, SectionSpec, VERSION};
 pub use identity::{Expected, Header};
+pub use map::Words;
 pub use numbers::{Element, decode, encode};
 pub use package::{Canary, ModelPackage};
 pub use writer::{ContainerWriter, Written};

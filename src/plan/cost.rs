@@ -178,7 +178,7 @@ fn peak_bytes(circuit: &Circuit, plan: &Plan, every_pass: &[Vec<Pass>], input_by
                 _ => 2 * (circuit.stages[k].map.outputs * stage_plan.components * stage_plan.limbs) as u64 * n * 8,
             };
             let raw = (pass.rows.len() * stage_plan.components * stage_plan.limbs) as u64 * n * 8;
-            let tile = (pass.words_per_column(stage_plan.components) * pass.tile_columns * 8 * threads) as u64;
+            let tile = (pass.words_in_use(stage_plan.components) * 8 * threads) as u64;
             let weights: usize = pass.blocks.iter().chain(&pass.fused_blocks).map(|b| b.weights.len() * 10).sum();
             peak = peak.max(kept + switched + raw + tile + polynomials + weights as u64);
         }

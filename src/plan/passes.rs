@@ -10,8 +10,12 @@ use crate::net::circuit::{Block, Circuit, Feature, Source};
 const MOST_WORDS_PER_COLUMN: usize = 12_000;
 /// A pass is halved only if its tile shrinks to this share or less.
 const WORTHWHILE: f64 = 0.8;
-/// Bytes that a tile should stay below.
-const TILE_BYTES: usize = 1_600_000;
+/// Bytes that a tile's first-stage outputs, features and outputs should stay below.
+const TILE_BYTES: usize = 800_000;
+/// Bytes that a band's inputs should stay below.
+const BAND_BYTES: usize = 900_000;
+/// Columns of the narrowest tile: what byte products take at once.
+const NARROWEST_TILE: usize = 16;
 /// Bytes of a pass's three-component outputs.
 const OUTPUT_BYTES: usize = 768 << 20;
 
@@ -43,15 +47,28 @@ pub struct Pass {
     pub fused_blocks: Vec<LocalBlock>,
     /// Input entries needed, sorted.
     pub inputs: Vec<u32>,
-    /// Columns of a tile: a power of two of at least 8.
+    /// Columns of a tile: a power of two of at least 16.
     pub tile_columns: usize,
+    /// Columns whose inputs are loaded at once, a power of two of at least `tile_columns`: longer pieces are read and expanded faster.
+    pub band_columns: usize,
 }
 
 impl Pass {
     /// Words of one column of the tile: inputs and first-stage outputs of two components, features and outputs of up to three.
     #[must_use]
     pub fn words_per_column(&self, components: usize) -> usize {
-        2 * (self.inputs.len() + self.fused_rows.len()) + components * (self.features.len() + self.rows.len())
+        2 * self.inputs.len() + self.computed_words_per_column(components)
+    }
+
+    /// The same without the inputs.
+    fn computed_words_per_column(&self, components: usize) -> usize {
+        2 * self.fused_rows.len() + components * (self.features.len() + self.rows.len())
+    }
+
+    /// Words that one thread holds at once.
+    #[must_use]
+    pub fn words_in_use(&self, components: usize) -> usize {
+        2 * self.inputs.len() * self.band_columns + self.computed_words_per_column(components) * self.tile_columns
     }
 }
 
@@ -134,10 +151,15 @@ fn build(circuit: &Circuit, stage_plan: &StagePlan, stage: usize, rows: &[u32]) 
         });
         fused_blocks = localise(renamed.collect(), &fused_rows, &inputs);
     }
-    let mut pass = Pass { stage, rows, features, blocks, fused_rows, fused_blocks, inputs, tile_columns: 8 };
-    let words = pass.words_per_column(stage_plan.components);
+    let (tile_columns, band_columns) = (NARROWEST_TILE, NARROWEST_TILE);
+    let mut pass = Pass { stage, rows, features, blocks, fused_rows, fused_blocks, inputs, tile_columns, band_columns };
+    let words = pass.computed_words_per_column(stage_plan.components);
     while pass.tile_columns < 64 && 2 * pass.tile_columns * words * 8 <= TILE_BYTES {
         pass.tile_columns *= 2;
+    }
+    pass.band_columns = pass.tile_columns;
+    while pass.band_columns < 128 && 2 * pass.band_columns * 2 * pass.inputs.len() * 8 <= BAND_BYTES {
+        pass.band_columns *= 2;
     }
     pass
 }

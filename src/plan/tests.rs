@@ -163,7 +163,8 @@ fn passes_restate_the_map() {
             assert!(rows.into_iter().eq(0..stage.map.outputs as u32));
             let block = &stage.map.blocks[0];
             for pass in &list {
-                assert!(pass.tile_columns >= 8 && pass.tile_columns.is_power_of_two());
+                assert!(pass.tile_columns >= 16 && pass.tile_columns.is_power_of_two());
+                assert!(pass.band_columns >= pass.tile_columns && pass.band_columns.is_power_of_two());
                 for local in &pass.blocks {
                     for (r, &row) in local.rows.iter().enumerate() {
                         let original = pass.rows[row as usize] as usize;

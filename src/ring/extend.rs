@@ -6,81 +6,62 @@
 //! error of a half either neighbour is a valid, nearly centred representative.
 
 use super::Modulus;
+use super::kernels::{ExtensionTarget, Kernel};
 use super::modulus::ShoupFactor;
 
 /// Constants for one (source primes, target primes) pair.
 #[derive(Clone, Debug)]
 pub struct Extension {
+    kernel: Kernel,
     from: Vec<Modulus>,
     /// `(B / b_i)^-1 mod b_i`
     inverses: Vec<ShoupFactor>,
     reciprocals: Vec<f64>,
-    targets: Vec<Target>,
-}
-
-#[derive(Clone, Debug)]
-struct Target {
-    modulus: Modulus,
-    /// `B / b_i mod target`
-    cofactors: Vec<ShoupFactor>,
-    /// `B mod target`
-    product: u64,
+    targets: Vec<(Modulus, ExtensionTarget)>,
 }
 
 impl Extension {
     /// Prepares constants. Source primes must be distinct; at most 8 of them.
     #[must_use]
-    pub fn new(from: &[Modulus], to: &[Modulus]) -> Self {
+    pub fn new(kernel: Kernel, from: &[Modulus], to: &[Modulus]) -> Self {
         let cofactor_mod = |i: usize, m: &Modulus| {
             from.iter().enumerate().filter(|&(j, _)| j != i).fold(1, |p, (_, b)| m.mul(p, m.reduce(b.value())))
         };
         let inverses = from.iter().enumerate().map(|(i, b)| b.shoup(b.inv(cofactor_mod(i, b)))).collect();
         let targets = to
             .iter()
-            .map(|m| Target {
-                modulus: *m,
-                cofactors: (0..from.len()).map(|i| m.shoup(cofactor_mod(i, m))).collect(),
-                product: from.iter().fold(1, |p, b| m.mul(p, m.reduce(b.value()))),
+            .map(|m| {
+                let product = from.iter().fold(1, |p, b| m.mul(p, m.reduce(b.value())));
+                let target = ExtensionTarget {
+                    cofactors: (0..from.len()).map(|i| m.shoup(cofactor_mod(i, m))).collect(),
+                    // v is at most the number of source primes: a table of multiples avoids a product.
+                    overshoot: std::array::from_fn(|v| m.neg(m.mul(m.reduce(v as u64), product))),
+                };
+                (*m, target)
             })
             .collect();
         let reciprocals = from.iter().map(|b| 1.0 / b.value() as f64).collect();
-        Self { from: from.to_vec(), inverses, reciprocals, targets }
+        Self { kernel, from: from.to_vec(), inverses, reciprocals, targets }
     }
 
     /// Multiplies each source limb by `(B / b_i)^-1`, in place: the digits that [`Self::extend_into`] reads.
     pub fn prepare_assign(&self, limbs: &mut [&mut [u64]]) {
         for ((limb, m), &w) in limbs.iter_mut().zip(&self.from).zip(&self.inverses) {
             if w.value != 1 {
-                for x in limb.iter_mut() {
-                    *x = m.mul_shoup(*x, w);
-                }
+                self.kernel.scale_assign(m, limb, w);
             }
         }
     }
 
     /// `v` of every coefficient, from prepared limbs.
     pub fn quotients_into(&self, limbs: &[&[u64]], quotients: &mut [u64]) {
-        for (i, v) in quotients.iter_mut().enumerate() {
-            let sum: f64 = limbs.iter().zip(&self.reciprocals).map(|(limb, r)| limb[i] as f64 * r).sum();
-            *v = (sum + 0.5) as u64;
-        }
+        self.kernel.quotients_into(limbs, &self.reciprocals, quotients);
     }
 
     /// The residues modulo target `t` of the centred representative, from prepared limbs and their quotients.
     pub fn extend_into(&self, limbs: &[&[u64]], quotients: &[u64], t: usize, out: &mut [u64]) {
-        let target = &self.targets[t];
-        let m = &target.modulus;
-        // v is at most the number of source primes: a table of multiples avoids a product.
-        let overshoot: [u64; 9] = std::array::from_fn(|v| m.neg(m.mul(m.reduce(v as u64), target.product)));
-        let (first, rest) = limbs.split_first().expect("an extension has at least one source prime");
-        for (i, o) in out.iter_mut().enumerate() {
-            // Source residues are below 2^50, as the Shoup product requires.
-            let sum = m.add(overshoot[quotients[i] as usize], m.mul_shoup(first[i], target.cofactors[0]));
-            *o = rest
-                .iter()
-                .zip(&target.cofactors[1..])
-                .fold(sum, |sum, (limb, &w)| m.add(sum, m.mul_shoup(limb[i], w)));
-        }
+        let (m, target) = &self.targets[t];
+        self.kernel.extend_into(m, limbs, target, quotients, out);
     }
 }
 
@@ -100,10 +81,10 @@ mod tests {
                 Modulus::new(q).unwrap()
             })
             .collect();
-        for sources in 1..=3 {
+        for (sources, kernel) in (1..=3).flat_map(|sources| Kernel::present().into_iter().map(move |k| (sources, k))) {
             let (from, to) = list.split_at(sources);
             let base: i128 = from.iter().map(|m| i128::from(m.value())).product();
-            let extension = Extension::new(from, to);
+            let extension = Extension::new(kernel, from, to);
             let mut values = vec![0, 1, -1, base / 100 * 49, -base / 100 * 49, base / 3, -base / 5, 123_456_789];
             values.extend((1..200).map(|i| (base / 401) * i - base / 5 + i * i * i));
             let mut limbs: Vec<Vec<u64>> =
@@ -117,7 +98,7 @@ mod tests {
                 let mut out = vec![0; values.len()];
                 extension.extend_into(&views, &quotients, t, &mut out);
                 for (&x, &o) in values.iter().zip(&out) {
-                    assert_eq!(o, m.from_i128(x), "{x} from {sources} primes mod {}", m.value());
+                    assert_eq!(o, m.from_i128(x), "{}: {x} from {sources} primes mod {}", kernel.name(), m.value());
                 }
             }
         }

@@ -15,6 +15,7 @@ pub struct Modulus {
     bits: u32,
     barrett: u64,
     two_to_64: u64,
+    positive_offset: u64,
 }
 
 impl Modulus {
@@ -30,7 +31,8 @@ impl Modulus {
         let bits = 64 - q.leading_zeros();
         let barrett = ((1u128 << (bits + 50)) / u128::from(q)) as u64;
         let two_to_64 = ((1u128 << 64) % u128::from(q)) as u64;
-        Ok(Self { q, bits, barrett, two_to_64 })
+        let positive_offset = (1u64 << 62).div_ceil(q) * q;
+        Ok(Self { q, bits, barrett, two_to_64, positive_offset })
     }
 
     /// The prime itself.
@@ -49,6 +51,18 @@ impl Modulus {
     #[must_use]
     pub fn barrett(&self) -> u64 {
         self.barrett
+    }
+
+    /// `2^64 mod q`.
+    #[must_use]
+    pub fn two_to_64(&self) -> u64 {
+        self.two_to_64
+    }
+
+    /// A multiple of q of at least 2^62: added to a sum of magnitude below 2^62 it makes it a positive 64-bit word.
+    #[must_use]
+    pub fn positive_offset(&self) -> u64 {
+        self.positive_offset
     }
 
     /// `x mod q` for any word.

@@ -12,6 +12,7 @@
 use super::Modulus;
 use super::kernels::Kernel;
 use aes::Aes256;
+use aes::cipher::consts::U16;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use zeroize::Zeroizing;
 
@@ -20,6 +21,8 @@ pub const SEED_BYTES: usize = 32;
 /// Variance of an error coefficient.
 pub const ERROR_VARIANCE: f64 = 10.5;
 const BLOCKS: usize = 64;
+
+type Block = Array<u8, U16>;
 
 /// A seed that is public (masks) or secret (keys, errors); zeroed on drop either way.
 pub type Seed = Zeroizing<[u8; SEED_BYTES]>;
@@ -65,49 +68,44 @@ impl Stream {
         Self { cipher: Aes256::new(key), kernel }
     }
 
-    /// Calls `use_block(i, block)` for the `count` blocks from `first` on.
-    fn for_blocks(&self, entry: u32, limb: u32, first: u64, count: usize, mut use_block: impl FnMut(usize, u128)) {
-        self.for_runs(entry, limb, first, count, |start, words| {
-            for (i, pair) in words.chunks_exact(2).enumerate() {
-                use_block(start + i, u128::from(pair[1]) << 64 | u128::from(pair[0]));
-            }
-        });
+    /// Blocks from number `first` on.
+    #[inline]
+    fn blocks_into(&self, entry: u32, limb: u32, first: u64, blocks: &mut [Block]) {
+        let high = u128::from(entry) << 96 | u128::from(limb) << 64;
+        for (block, index) in blocks.iter_mut().zip(first..) {
+            *block = Block::from((high | u128::from(index)).to_le_bytes());
+        }
+        self.cipher.encrypt_blocks(blocks);
     }
 
-    /// Calls `use_run(i, words)` for runs of blocks from number `first + i` on, two little-endian words each.
-    #[inline]
-    fn for_runs(&self, entry: u32, limb: u32, first: u64, count: usize, mut use_run: impl FnMut(usize, &[u64])) {
-        let high = u128::from(entry) << 96 | u128::from(limb) << 64;
-        let mut blocks = [Array::from([0u8; 16]); BLOCKS];
-        let mut words = [0; 2 * BLOCKS];
+    /// Calls `use_block(i, block)` for the `count` blocks from the first on.
+    fn for_blocks(&self, entry: u32, limb: u32, count: usize, mut use_block: impl FnMut(usize, u128)) {
+        let mut blocks = [Block::default(); BLOCKS];
         for start in (0..count).step_by(BLOCKS) {
             let len = BLOCKS.min(count - start);
-            for (i, block) in blocks[..len].iter_mut().enumerate() {
-                *block = Array::from((high | u128::from(first + (start + i) as u64)).to_le_bytes());
+            self.blocks_into(entry, limb, start as u64, &mut blocks[..len]);
+            for (i, block) in blocks[..len].iter().enumerate() {
+                use_block(start + i, u128::from_le_bytes((*block).into()));
             }
-            self.cipher.encrypt_blocks(&mut blocks[..len]);
-            for (pair, block) in words.chunks_exact_mut(2).zip(&blocks[..len]) {
-                let bits = u128::from_le_bytes((*block).into());
-                pair.copy_from_slice(&[bits as u64, (bits >> 64) as u64]);
-            }
-            use_run(start, &words[..2 * len]);
         }
         // The key stream of a secret seed must not stay on the stack; `black_box` keeps the writes.
-        blocks.fill(Array::from([0u8; 16]));
-        words.fill(0);
-        std::hint::black_box((&blocks, &words));
+        blocks.fill(Block::default());
+        std::hint::black_box(&blocks);
     }
 
-    /// Residues `first ..` of the uniform polynomial `entry` modulo limb number `limb`, in `[0, q)`.
+    /// Residues `first ..` of the uniform polynomial `entry` modulo limb number `limb`, in `[0, q)`. Uniform polynomials are public.
     pub fn uniform_into(&self, m: &Modulus, entry: u32, limb: u32, first: usize, out: &mut [u64]) {
-        self.for_runs(entry, limb, first as u64, out.len(), |start, words| {
-            self.kernel.reduce_pairs_into(m, words, &mut out[start..start + words.len() / 2]);
-        });
+        let mut blocks = [Block::default(); BLOCKS];
+        for (run, out) in out.chunks_mut(BLOCKS).enumerate() {
+            let blocks = &mut blocks[..out.len()];
+            self.blocks_into(entry, limb, (first + run * BLOCKS) as u64, blocks);
+            self.kernel.reduce_blocks_into(m, Block::cast_slice_to_core(blocks), out);
+        }
     }
 
     /// Coefficients in {-1, 0, 1}, each with probability one third.
     pub fn ternary_into(&self, entry: u32, out: &mut [i64]) {
-        self.for_blocks(entry, 0, 0, out.len(), |i, block| {
+        self.for_blocks(entry, 0, out.len(), |i, block| {
             let word = block as u64;
             out[i] = ((u128::from(word) * 3) >> 64) as i64 - 1;
         });
@@ -119,13 +117,13 @@ impl Stream {
         let draw = |bits: u64| half(bits) - half(bits >> 21);
         // A block holds two draws.
         let pairs = out.len().div_ceil(2);
-        self.for_blocks(entry, 0, 0, pairs, |i, block| {
+        self.for_blocks(entry, 0, pairs, |i, block| {
             out[2 * i] = draw(block as u64);
             if let Some(odd) = out.get_mut(2 * i + 1) {
                 *odd = draw((block >> 64) as u64);
             }
         });
-        self.for_blocks(entry, 1, 0, 1, |_, block| out[0] += draw(block as u64));
+        self.for_blocks(entry, 1, 1, |_, block| out[0] += draw(block as u64));
     }
 }
 
@@ -139,7 +137,7 @@ mod tests {
         // NIST SP 800-38A has no zero-key vector; AES-256 of zero under the zero key is the well-known dc95c078 a2408989 ad48a214 92842087.
         let stream = Stream::new(&[0; 32]);
         let mut block = 0;
-        stream.for_blocks(0, 0, 0, 1, |_, b| block = b);
+        stream.for_blocks(0, 0, 1, |_, b| block = b);
         assert_eq!(block.to_le_bytes()[..4], [0xdc, 0x95, 0xc0, 0x78]);
         assert_eq!(block.to_le_bytes()[12..], [0x92, 0x84, 0x20, 0x87]);
     }

@@ -107,5 +107,6 @@ fn of_engine(error: &EngineError) -> ExitCode {
         EngineError::Circuit(_) => ExitCode::BadData,
         EngineError::KeyMissing { .. } | EngineError::Plan { .. } => ExitCode::Mismatch,
         EngineError::Threads { .. } => ExitCode::Config,
+        EngineError::Memory { .. } => ExitCode::TryLater,
     }
 }

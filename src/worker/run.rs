@@ -97,6 +97,10 @@ impl Inputs for EncryptedBatch {
     ) -> Result<(), FormatError> {
         Self::load_into(self, component, limb, entry, first, out)
     }
+
+    fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
+        Self::prefetch(self, limb, entry, first, count);
+    }
 }
 
 /// Runs a job. A job whose receipt stands and fits is not run again. A permanent failure leaves a receipt that says so.
@@ -285,7 +289,8 @@ fn evaluate(
         let input = EncryptedBatch::open(&path, &expected)?;
         check_place(&input, index, batch)?;
         // Of the file as it is mapped, so that nothing can be put in its place between check and use.
-        check_digest(&input, index, &path, batch.input.digest)?;
+        let found = engine.install(|| input.file_digest_in_parallel());
+        check_digest(&found, index, &path, batch.input.digest)?;
         let stages = Mutex::new(stages);
         let results = engine
             .run(&input, &|event| match event {
@@ -348,8 +353,7 @@ fn check_memory(needed_bytes: u64, limit_bytes: Option<u64>) -> Result<(), Worke
     Ok(())
 }
 
-fn check_digest(input: &EncryptedBatch, index: usize, path: &Path, expected: Digest) -> Result<(), WorkerError> {
-    let found = input.file_digest();
+fn check_digest(found: &str, index: usize, path: &Path, expected: Digest) -> Result<(), WorkerError> {
     if found == expected.to_string() {
         return Ok(());
     }

@@ -124,9 +124,16 @@ pub enum Isa {
     Auto,
     /// Plain code, any machine
     Portable,
+    /// 256-bit vectors
+    Avx2,
     /// AVX-512 with 52-bit integer multiply-add
     #[value(name = "avx512ifma")]
     Avx512Ifma,
+    /// The same, and products of bytes
+    #[value(name = "avx512vnni")]
+    Avx512Vnni,
+    /// The same, and products of byte matrices
+    Amx,
 }
 
 /// How a table of labels is written.

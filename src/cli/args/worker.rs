@@ -49,6 +49,6 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<ByteSize>,
     /// Kernel to compute with
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, env = "NIGHTSHIFT_ISA", default_value_t)]
     pub isa: Isa,
 }

@@ -59,7 +59,10 @@ fn kernel(isa: Isa) -> Result<Kernel, CliError> {
     let name = match isa {
         Isa::Auto => return Ok(Kernel::detect()),
         Isa::Portable => "portable",
+        Isa::Avx2 => "avx2",
         Isa::Avx512Ifma => "avx512ifma",
+        Isa::Avx512Vnni => "avx512vnni",
+        Isa::Amx => "amx",
     };
     Kernel::by_name(name).ok_or_else(|| {
         let present: Vec<_> = Kernel::present().iter().map(Kernel::name).collect();
@@ -118,9 +121,13 @@ mod tests {
     fn a_kernel_is_the_one_named_or_an_error_of_configuration() {
         assert_eq!(kernel(Isa::Portable).unwrap().name(), "portable");
         assert_eq!(kernel(Isa::Auto).unwrap().name(), Kernel::detect().name());
-        match kernel(Isa::Avx512Ifma) {
-            Ok(kernel) => assert_eq!(kernel.name(), "avx512ifma"),
-            Err(error) => assert_eq!(error.exit_code().code(), 78, "{error}"),
+        for (isa, name) in
+            [(Isa::Avx2, "avx2"), (Isa::Avx512Ifma, "avx512ifma"), (Isa::Avx512Vnni, "avx512vnni"), (Isa::Amx, "amx")]
+        {
+            match kernel(isa) {
+                Ok(kernel) => assert_eq!(kernel.name(), name),
+                Err(error) => assert_eq!(error.exit_code().code(), 78, "{error}"),
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::format::identity::{Expected, Header, same};
 use crate::format::residues::{unpack_checked_into, width_bytes};
 use crate::format::{Container, FormatError, Kind, OpenLimits};
 use crate::ring::Modulus;
-use crate::ring::kernels::Kernel;
+use crate::ring::kernels::{self, Kernel};
 use crate::ring::sampling::{SEED_BYTES, Stream};
 
 /// What a worker asks of a batch.
@@ -137,6 +137,12 @@ impl EncryptedBatch {
         self.entries
     }
 
+    /// As [`Self::file_digest`], by all threads of the pool that the caller runs in.
+    #[must_use]
+    pub fn file_digest_in_parallel(&self) -> String {
+        self.container.file_digest_in_parallel()
+    }
+
     /// BLAKE3 of the whole file, hexadecimal; reads it once.
     #[must_use]
     pub fn file_digest(&self) -> String {
@@ -193,6 +199,18 @@ impl EncryptedBatch {
         }
         // Something is wrong: the checked reader says what.
         unpack_checked_into(packed, width, out, modulus.value()).map_err(|error| error.in_file(self.container.path()))
+    }
+
+    /// Announces that [`Self::load_into`] will read these residues of every stored component. A hint: outside the batch it does nothing.
+    pub fn prefetch(&self, limb: usize, entry: usize, first_slot: usize, count: usize) {
+        let Some(modulus) = self.moduli.get(limb) else { return };
+        let stored = if self.masks.is_some() { 1 } else { 2 };
+        let width = width_bytes(modulus.value());
+        let begin = (entry * self.degree + first_slot) * width;
+        for component in 0..stored {
+            let section = self.container.section_bytes(component * self.moduli.len() + limb);
+            kernels::prefetch(section.get(begin..begin + count * width).unwrap_or_default());
+        }
     }
 
     #[cold]

@@ -3,11 +3,10 @@
 //! Products of two residues (q below 2^50) are split by `vpmadd52lo/hi` at 52 bits and reduced by the same Barrett step as
 //! the reference. Products with weights (|w| q below 2^52) need the low half only.
 
-use super::block::{BlockOperands, GROUP_ROWS, PackedBlock, Plane, positive_offset};
-use super::{Modulus, ShoupFactor, ShoupTable, portable};
+use super::{BlockOperands, Modulus, ShoupFactor, ShoupTable, portable};
 use core::arch::x86_64::*;
 
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 /// Exists only on a CPU with AVX-512 F, DQ, VL, BW, VBMI and IFMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,25 +27,32 @@ impl Token {
 /// Declares the safe entry `$name(Token, ...)` of the unsafe-to-call `$inner`.
 macro_rules! entry {
     ($name:ident => $inner:ident ( $($arg:ident : $ty:ty),* )) => {
-        pub(super) fn $name(_: Token, $($arg: $ty),*) {
+        pub(in crate::ring::kernels) fn $name(_: Token, $($arg: $ty),*) {
             // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
             unsafe { $inner($($arg),*) }
         }
     };
 }
 
+mod extend;
+mod words;
+
+pub(super) use extend::{extend_into, quotients_into, subtract_from_scaled_assign};
+pub(super) use words::words_mul_add;
+
 entry!(mul_into => mul(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]));
 entry!(mul_add_assign => mul_add(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]));
 entry!(scale_assign => scale(m: &Modulus, x: &mut [u64], w: ShoupFactor));
 entry!(fold_twist_assign => fold_twist(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 entry!(untwist_unfold_assign => untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
-entry!(reduce_pairs_into => reduce_pairs(m: &Modulus, words: &[u64], out: &mut [u64]));
+entry!(reduce_blocks_into => reduce_blocks(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]));
 entry!(square_into => square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
-entry!(block_mul_add => block_mul(m: &Modulus, block: &PackedBlock, operands: &BlockOperands<'_>, out: &mut [u64]));
+entry!(square_rows_into => square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]));
+entry!(nonzero_assign => nonzero(m: &Modulus, x: &mut [u64]));
 
 /// Broadcast constants of one modulus.
 #[derive(Clone, Copy)]
-struct Wide {
+pub(super) struct Wide {
     q: __m512i,
     q2: __m512i,
     barrett: __m512i,
@@ -58,7 +64,7 @@ struct Wide {
 impl Wide {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn new(m: &Modulus) -> Self {
+    pub(super) fn new(m: &Modulus) -> Self {
         let shift = i64::from(m.bits()) - 2;
         Self {
             q: _mm512_set1_epi64(m.value() as i64),
@@ -100,7 +106,7 @@ impl Wide {
     /// Any word modulo q.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn reduce(&self, x: __m512i) -> __m512i {
+    pub(super) fn reduce(&self, x: __m512i) -> __m512i {
         let top = _mm512_srl_epi64(x, self.right);
         let quotient = _mm512_madd52hi_epu64(_mm512_setzero_si512(), top, self.barrett);
         self.fold_3q(self.remainder(x, quotient))
@@ -109,7 +115,7 @@ impl Wide {
     /// Shoup product of words below 2^52.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn mul_shoup(&self, x: __m512i, value: __m512i, quotient: __m512i) -> __m512i {
+    pub(super) fn mul_shoup(&self, x: __m512i, value: __m512i, quotient: __m512i) -> __m512i {
         let zero = _mm512_setzero_si512();
         let estimate = _mm512_madd52hi_epu64(zero, x, quotient);
         let r = self.remainder(_mm512_madd52lo_epu64(zero, x, value), estimate);
@@ -118,9 +124,26 @@ impl Wide {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn add(&self, a: __m512i, b: __m512i) -> __m512i {
+    pub(super) fn add(&self, a: __m512i, b: __m512i) -> __m512i {
         let sum = _mm512_add_epi64(a, b);
         _mm512_min_epu64(sum, _mm512_sub_epi64(sum, self.q))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn square(&self, m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
+        let [o0, o1, o2] = out;
+        let even = c0.len() / LANES * LANES;
+        for i in (0..even).step_by(LANES) {
+            let (a, b) = (load(c0, i), load(c1, i));
+            let cross = self.mul(a, b);
+            store(o0, i, self.nonzero(self.mul(a, a)));
+            store(o1, i, self.nonzero(self.add(cross, cross)));
+            store(o2, i, self.nonzero(self.mul(b, b)));
+        }
+        if even < c0.len() {
+            portable::square_into(m, &c0[even..], &c1[even..], [&mut o0[even..], &mut o1[even..], &mut o2[even..]]);
+        }
     }
 
     /// From `[0, q)` to `[1, q]`.
@@ -133,7 +156,7 @@ impl Wide {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(x: &[u64], at: usize) -> __m512i {
+pub(super) fn load(x: &[u64], at: usize) -> __m512i {
     let lanes: &[u64] = &x[at..at + LANES];
     // SAFETY: the slice holds eight words; the load has no alignment requirement.
     unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
@@ -141,10 +164,20 @@ fn load(x: &[u64], at: usize) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(x: &mut [u64], at: usize, value: __m512i) {
+pub(super) fn store(x: &mut [u64], at: usize, value: __m512i) {
     let lanes: &mut [u64] = &mut x[at..at + LANES];
     // SAFETY: the slice holds eight words; the store has no alignment requirement.
     unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), value) }
+}
+
+/// What a block's products for word `v` of an output row are added to.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_start(operands: &BlockOperands<'_>, row: u32, v: usize, out: &[u64]) -> __m512i {
+    match operands.constant(row, v) {
+        None => load(out, row as usize * operands.row_words + v),
+        Some(constant) => _mm512_set1_epi64(constant as i64),
+    }
 }
 
 #[inline]
@@ -187,20 +220,24 @@ fn scale(m: &Modulus, x: &mut [u64], w: ShoupFactor) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn reduce_pairs(m: &Modulus, words: &[u64], out: &mut [u64]) {
+fn reduce_blocks(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
     let wide = Wide::new(m);
-    let power = m.shoup(m.reduce_u128(1 << 64));
+    let power = m.shoup(m.two_to_64());
     let (value, quotient) = (_mm512_set1_epi64(power.value as i64), _mm512_set1_epi64(power.quotient as i64));
     let low_words = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
     let high_words = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
-    let even = out.len() / LANES * LANES;
-    for i in (0..even).step_by(LANES) {
-        let (a, b) = (load(words, 2 * i), load(words, 2 * i + LANES));
+    let mut runs = blocks.chunks_exact(LANES);
+    let mut outs = out.chunks_exact_mut(LANES);
+    for (run, out) in (&mut runs).zip(&mut outs) {
+        let bytes = run.as_flattened();
+        // SAFETY: eight blocks are 128 bytes; the loads have no alignment requirement.
+        let (a, b) =
+            unsafe { (_mm512_loadu_si512(bytes.as_ptr().cast()), _mm512_loadu_si512(bytes[64..].as_ptr().cast())) };
         let low = _mm512_permutex2var_epi64(a, low_words, b);
         let high = wide.reduce(_mm512_permutex2var_epi64(a, high_words, b));
-        store(out, i, wide.add(wide.mul_shoup(high, value, quotient), wide.reduce(low)));
+        store(out, 0, wide.add(wide.mul_shoup(high, value, quotient), wide.reduce(low)));
     }
-    portable::reduce_pairs_into(m, &words[2 * even..], &mut out[even..]);
+    portable::reduce_blocks_into(m, runs.remainder(), outs.into_remainder());
 }
 
 pub(super) fn unpack_into(_: Token, width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
@@ -277,106 +314,27 @@ fn untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 fn square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
+    Wide::new(m).square(m, c0, c1, out);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
     let wide = Wide::new(m);
-    let [o0, o1, o2] = out;
-    let even = c0.len() / LANES * LANES;
+    for (x, out) in x.chunks_exact(2 * columns).zip(out.chunks_exact_mut(3 * columns)) {
+        let (c0, c1) = x.split_at(columns);
+        let (o0, rest) = out.split_at_mut(columns);
+        let (o1, o2) = rest.split_at_mut(columns);
+        wide.square(m, c0, c1, [o0, o1, o2]);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn nonzero(m: &Modulus, x: &mut [u64]) {
+    let wide = Wide::new(m);
+    let even = x.len() / LANES * LANES;
     for i in (0..even).step_by(LANES) {
-        let (a, b) = (load(c0, i), load(c1, i));
-        let cross = wide.mul(a, b);
-        store(o0, i, wide.nonzero(wide.mul(a, a)));
-        store(o1, i, wide.nonzero(wide.add(cross, cross)));
-        store(o2, i, wide.nonzero(wide.mul(b, b)));
+        let written = wide.nonzero(load(x, i));
+        store(x, i, written);
     }
-    portable::square_into(m, &c0[even..], &c1[even..], [&mut o0[even..], &mut o1[even..], &mut o2[even..]]);
-}
-
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn block_mul(m: &Modulus, block: &PackedBlock, operands: &BlockOperands<'_>, out: &mut [u64]) {
-    let low_half_suffices = block.planes.iter().all(|p| p.largest * m.value() < 1 << 52);
-    if !low_half_suffices || !operands.row_words.is_multiple_of(LANES) {
-        return portable::block_mul_add(m, block, operands, out);
-    }
-    for plane in &block.planes {
-        for first in (0..block.rows).step_by(GROUP_ROWS) {
-            let words = &plane.words[first * block.columns..];
-            let rows = &operands.rows[first..block.rows.min(first + GROUP_ROWS)];
-            match rows.len() {
-                1 => group::<1>(m, plane, words, operands, rows, out),
-                2 => group::<2>(m, plane, words, operands, rows, out),
-                3 => group::<3>(m, plane, words, operands, rows, out),
-                4 => group::<4>(m, plane, words, operands, rows, out),
-                5 => group::<5>(m, plane, words, operands, rows, out),
-                6 => group::<6>(m, plane, words, operands, rows, out),
-                7 => group::<7>(m, plane, words, operands, rows, out),
-                _ => group::<8>(m, plane, words, operands, rows, out),
-            }
-        }
-    }
-}
-
-/// R rows of one plane over all columns of the tile.
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn group<const R: usize>(
-    m: &Modulus,
-    plane: &Plane,
-    words: &[u64],
-    operands: &BlockOperands<'_>,
-    rows: &[u32],
-    out: &mut [u64],
-) {
-    let mut v = 0;
-    while v + 3 * LANES <= operands.row_words {
-        strip::<R, 3>(m, plane, words, operands, rows, v, out);
-        v += 3 * LANES;
-    }
-    while v < operands.row_words {
-        strip::<R, 1>(m, plane, words, operands, rows, v, out);
-        v += LANES;
-    }
-}
-
-/// R rows times C vectors of eight residues: R * C accumulators in registers.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn strip<const R: usize, const C: usize>(
-    m: &Modulus,
-    plane: &Plane,
-    words: &[u64],
-    operands: &BlockOperands<'_>,
-    rows: &[u32],
-    v: usize,
-    out: &mut [u64],
-) {
-    let &BlockOperands { x, columns, row_words, .. } = operands;
-    let wide = Wide::new(m);
-    let offset = positive_offset(m.value());
-    let power = m.shoup(1 << plane.shift);
-    let (value, quotient) = (_mm512_set1_epi64(power.value as i64), _mm512_set1_epi64(power.quotient as i64));
-    let step = plane.columns_per_reduction(m.value());
-    for (chunk_columns, chunk_words) in columns.chunks(step).zip(words.chunks(step * R)) {
-        let mut sums = [[_mm512_setzero_si512(); C]; R];
-        // A negative weight -w was multiplied as 2^52 - w, and the low half kept 2^52 - w x (x is never zero).
-        let mut negatives = [0u64; R];
-        for (&column, weights) in chunk_columns.iter().zip(chunk_words.chunks_exact(R)) {
-            let at = column as usize * row_words + v;
-            let inputs: [__m512i; C] = core::array::from_fn(|c| load(x, at + c * LANES));
-            for r in 0..R {
-                let weight = _mm512_set1_epi64(weights[r] as i64);
-                negatives[r] += weights[r] >> 51;
-                for (sum, &input) in sums[r].iter_mut().zip(&inputs) {
-                    *sum = _mm512_madd52lo_epu64(*sum, input, weight);
-                }
-            }
-        }
-        for r in 0..R {
-            let correction = _mm512_set1_epi64(offset.wrapping_sub(negatives[r] << 52) as i64);
-            let at = rows[r] as usize * row_words + v;
-            for (c, &sum) in sums[r].iter().enumerate() {
-                let reduced = wide.reduce(_mm512_add_epi64(sum, correction));
-                let scaled = if plane.shift == 0 { reduced } else { wide.mul_shoup(reduced, value, quotient) };
-                let total = wide.add(load(out, at + c * LANES), scaled);
-                store(out, at + c * LANES, total);
-            }
-        }
-    }
+    portable::nonzero_assign(m, &mut x[even..]);
 }

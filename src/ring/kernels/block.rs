@@ -1,34 +1,46 @@
-//! Weights of a dense block, packed once for all tiles and tiers.
+//! Weights of a dense block, packed once for all tiles in the form that the tier's product wants.
 
-/// Rows that share one pass over the inputs.
+#[cfg(target_arch = "x86_64")]
+use super::bytes::PackedBytes;
+use super::{Kernel, Modulus};
+
+/// Rows that share one pass over the inputs, in the words form.
 pub(super) const GROUP_ROWS: usize = 8;
-/// Low digit of a weight of more than 8 bits: `[-64, 63]`.
-const DIGIT_BITS: u32 = 7;
+/// Where a residue is cut when its product with a weight needs more than a word.
+pub(super) const HALF_BITS: u32 = 26;
 const MASK_52: u64 = (1 << 52) - 1;
 
-/// One digit of every weight of a block.
-#[derive(Clone, Debug)]
-pub(super) struct Plane {
-    /// The digit counts `2^shift`.
-    pub shift: u32,
-    /// Largest magnitude of a digit, at least 1.
-    pub largest: u64,
-    /// Group-major, then column, then row within the group: 52-bit two's complement.
-    pub words: Vec<u64>,
-}
-
-/// A dense block of signed weights of up to 16 bits, as 52-bit two's complement words in groups of eight rows.
+/// A dense block of signed weights of up to 16 bits.
 #[derive(Clone, Debug)]
 pub struct PackedBlock {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) planes: Vec<Plane>,
+    form: Form,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    Words(PackedWords),
+    #[cfg(target_arch = "x86_64")]
+    Bytes(PackedBytes),
+}
+
+/// Weights as 52-bit two's complement words in groups of eight rows: group-major, then column, then row within the group.
+#[derive(Clone, Debug)]
+pub(super) struct PackedWords {
+    kernel: Kernel,
+    pub rows: usize,
+    pub columns: usize,
+    /// Bits of the largest magnitude of a weight.
+    pub largest_bits: u32,
+    /// Negative weights of each row.
+    #[cfg(target_arch = "x86_64")]
+    pub negatives: Vec<u64>,
+    pub words: Vec<u64>,
 }
 
 /// Where a block's operands lie in a tile.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockOperands<'a> {
-    /// The tile's inputs, `row_words` residues a row.
+    /// The tile's inputs, `row_words` residues a row, each in `[1, q]`.
     pub x: &'a [u64],
     /// Input row of each of the block's columns.
     pub columns: &'a [u32],
@@ -36,55 +48,129 @@ pub struct BlockOperands<'a> {
     pub rows: &'a [u32],
     /// Residues per row: components times the tile's columns, a multiple of 8.
     pub row_words: usize,
+    /// What the products are added to.
+    pub start: Start<'a>,
+}
+
+/// What a block's products are added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// What the output rows hold.
+    Held,
+    /// A constant of each output row in its first `columns` words (a multiple of 8), zero in the others; what the rows hold is overwritten.
+    Constants {
+        /// By output row.
+        values: &'a [u64],
+        /// Words of component 0.
+        columns: usize,
+    },
+}
+
+impl BlockOperands<'_> {
+    /// What word `v` of an output row begins as, where that is not what it holds.
+    #[inline(always)]
+    pub(super) fn constant(&self, out_row: u32, v: usize) -> Option<u64> {
+        match self.start {
+            Start::Held => None,
+            Start::Constants { values, columns } => Some(if v < columns { values[out_row as usize] } else { 0 }),
+        }
+    }
+
+    /// The same operands once the output rows hold something.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn held(&self) -> Self {
+        Self { start: Start::Held, ..*self }
+    }
+}
+
+/// Working memory of block products, reused by one thread.
+#[derive(Debug, Default)]
+pub struct BlockScratch {
+    #[cfg(target_arch = "x86_64")]
+    pub(super) units: Vec<super::bytes::Line>,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) sums: Vec<super::bytes::Line>,
 }
 
 impl PackedBlock {
-    /// Packs row-major `rows x columns` weights.
+    /// Packs row-major `rows x columns` weights for a kernel.
     ///
     /// # Panics
     /// If `weights` does not have `rows * columns` entries (a caller's bug: blocks are validated when a model is read).
     #[must_use]
-    pub fn new(rows: usize, columns: usize, weights: &[i16]) -> Self {
+    pub fn new(kernel: Kernel, rows: usize, columns: usize, weights: &[i16]) -> Self {
         assert_eq!(weights.len(), rows * columns, "block of {rows} x {columns} weights");
-        let wide = weights.iter().any(|&w| !(-128..=127).contains(&w));
-        let plane = |shift: u32, digit: &dyn Fn(i32) -> i32| {
-            let mut words = Vec::with_capacity(weights.len());
-            let mut largest = 1;
-            for group in (0..rows).step_by(GROUP_ROWS) {
-                for column in 0..columns {
-                    for row in group..rows.min(group + GROUP_ROWS) {
-                        let d = i64::from(digit(i32::from(weights[row * columns + column])));
-                        largest = largest.max(d.unsigned_abs());
-                        words.push(d as u64 & MASK_52);
-                    }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(bytes) = PackedBytes::where_faster(kernel, rows, columns, weights) {
+            return Self { form: Form::Bytes(bytes) };
+        }
+        Self { form: Form::Words(PackedWords::new(kernel, rows, columns, weights)) }
+    }
+
+    /// `out[rows[r]] = start + sum_k w[r][k] x[columns[k]]` on rows of `row_words` residues each; `x` in `[1, q]`, `out` in `[0, q)`.
+    ///
+    /// # Panics
+    /// If the operands' rows or columns are not as many as the block's, or `row_words` is no multiple of 8 (a caller's bug).
+    pub fn mul_add_into(&self, m: &Modulus, operands: &BlockOperands<'_>, scratch: &mut BlockScratch, out: &mut [u64]) {
+        let (rows, columns) = match &self.form {
+            Form::Words(block) => (block.rows, block.columns),
+            #[cfg(target_arch = "x86_64")]
+            Form::Bytes(block) => (block.rows, block.columns),
+        };
+        assert_eq!((operands.rows.len(), operands.columns.len()), (rows, columns), "operands of another block");
+        assert!(operands.row_words.is_multiple_of(8), "rows of {} words", operands.row_words);
+        if columns == 0 {
+            // No product to add to: only the start.
+            for &row in operands.rows {
+                for v in 0..operands.row_words {
+                    let at = row as usize * operands.row_words + v;
+                    out[at] = operands.constant(row, v).unwrap_or(out[at]);
                 }
             }
-            Plane { shift, largest, words }
-        };
-        let half = 1 << (DIGIT_BITS - 1);
-        let low = |w: i32| ((w + half) & (2 * half - 1)) - half;
-        let planes = if wide {
-            vec![plane(0, &low), plane(DIGIT_BITS, &|w| (w - low(w)) >> DIGIT_BITS)]
-        } else {
-            vec![plane(0, &|w| w)]
-        };
-        Self { rows, columns, planes }
+            return;
+        }
+        match &self.form {
+            Form::Words(block) => block.kernel.words_mul_add(m, block, operands, out),
+            #[cfg(target_arch = "x86_64")]
+            Form::Bytes(block) => block.mul_add_into(m, operands, scratch, out),
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = scratch;
     }
 }
 
-impl Plane {
-    /// Columns that may be accumulated before a reduction: their sum stays below 2^62 in magnitude.
-    pub fn columns_per_reduction(&self, q: u64) -> usize {
-        ((1u64 << 62) / (self.largest * q)) as usize
+impl PackedWords {
+    fn new(kernel: Kernel, rows: usize, columns: usize, weights: &[i16]) -> Self {
+        let mut words = Vec::with_capacity(weights.len());
+        for group in (0..rows).step_by(GROUP_ROWS) {
+            for column in 0..columns {
+                for row in group..rows.min(group + GROUP_ROWS) {
+                    words.push(i64::from(weights[row * columns + column]) as u64 & MASK_52);
+                }
+            }
+        }
+        let largest = weights.iter().map(|w| w.unsigned_abs()).fold(1, u16::max);
+        Self {
+            kernel,
+            rows,
+            columns,
+            largest_bits: u16::BITS - largest.leading_zeros(),
+            #[cfg(target_arch = "x86_64")]
+            negatives: weights
+                .chunks(columns.max(1))
+                .map(|row| row.iter().filter(|&&w| w < 0).count() as u64)
+                .collect(),
+            words,
+        }
+    }
+
+    /// Columns that may be accumulated before a reduction, inputs being at most 2^bits: their sum stays below 2^62 in magnitude.
+    pub fn columns_per_reduction(&self, bits: u32) -> usize {
+        62u32.checked_sub(self.largest_bits + bits).map_or(0, |spare| 1 << spare)
     }
 }
 
-/// The digit behind a packed word.
-pub(super) fn digit(word: u64) -> i64 {
+/// The weight behind a packed word.
+pub(super) fn weight(word: u64) -> i64 {
     (word << 12) as i64 >> 12
-}
-
-/// A multiple of q of at least 2^62: added to a sum of magnitude below 2^62 it makes it a positive 64-bit word.
-pub(super) fn positive_offset(q: u64) -> u64 {
-    (1u64 << 62).div_ceil(q) * q
 }

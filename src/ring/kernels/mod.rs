@@ -4,15 +4,23 @@
 //! are safe. Detect once ([`Kernel::detect`]), pass the token down. This folder holds all per-instruction-set code and,
 //! with the file mapping, all `unsafe` of the project.
 //!
-//! Residues are `u64` in `[0, q)` unless a function says otherwise. *Tile* operands of [`Kernel::block_mul_add`] are in
+//! Residues are `u64` in `[0, q)` unless a function says otherwise. *Tile* operands of [`PackedBlock::mul_add_into`] are in
 //! `[1, q]`: zero is written `q`, which lets a kernel keep negative weights as 52-bit two's complement.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512ifma;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
 mod block;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 mod portable;
 
-pub use block::{BlockOperands, PackedBlock};
+pub use block::{BlockOperands, BlockScratch, PackedBlock, Start};
 
 use super::modulus::{Modulus, ShoupFactor};
 
@@ -41,11 +49,27 @@ impl ShoupTable {
     }
 }
 
+/// What one target prime of a base extension needs; see [`extend`](super::extend).
+#[derive(Clone, Debug)]
+pub struct ExtensionTarget {
+    /// `B / b_i` modulo the target, one for each source prime.
+    pub cofactors: Vec<ShoupFactor>,
+    /// `-v B` modulo the target, for a quotient v of at most 15.
+    pub overshoot: [u64; 16],
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tier {
     Portable,
     #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Token),
+    #[cfg(target_arch = "x86_64")]
     Avx512Ifma(avx512ifma::Token),
+    /// Block products on bytes, all else as the tier before.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(avx512ifma::Token, avx512vnni::Token),
+    #[cfg(target_arch = "x86_64")]
+    Amx(avx512ifma::Token, amx::Token),
 }
 
 /// A usable kernel tier.
@@ -57,7 +81,11 @@ macro_rules! dispatch {
         match $self.0 {
             Tier::Portable => portable::$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512Ifma(token) => avx512ifma::$name(token, $($arg),*),
+            Tier::Avx2(token) => avx2::$name(token, $($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Ifma(token) | Tier::Avx512Vnni(token, _) | Tier::Amx(token, _) => {
+                avx512ifma::$name(token, $($arg),*)
+            }
         }
     };
 }
@@ -78,12 +106,25 @@ impl Kernel {
     /// All tiers this CPU has, slowest first.
     #[must_use]
     pub fn present() -> Vec<Self> {
-        let mut tiers = vec![Self::portable()];
-        #[cfg(target_arch = "x86_64")]
-        if let Some(token) = avx512ifma::Token::detect() {
-            tiers.push(Self(Tier::Avx512Ifma(token)));
+        let mut tiers = Self::vector_tiers();
+        tiers.insert(0, Self::portable());
+        tiers
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn vector_tiers() -> Vec<Self> {
+        let mut tiers: Vec<Self> = avx2::Token::detect().map(|token| Self(Tier::Avx2(token))).into_iter().collect();
+        if let Some(wide) = avx512ifma::Token::detect() {
+            tiers.push(Self(Tier::Avx512Ifma(wide)));
+            tiers.extend(avx512vnni::Token::detect().map(|token| Self(Tier::Avx512Vnni(wide, token))));
+            tiers.extend(amx::Token::detect().map(|token| Self(Tier::Amx(wide, token))));
         }
         tiers
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn vector_tiers() -> Vec<Self> {
+        Vec::new()
     }
 
     /// The tier of that name, if this CPU has it.
@@ -92,13 +133,19 @@ impl Kernel {
         Self::present().into_iter().find(|k| k.name() == name)
     }
 
-    /// `portable` or `avx512ifma`.
+    /// `portable`, `avx2`, `avx512ifma`, `avx512vnni` or `amx`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self.0 {
             Tier::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
+            Tier::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
             Tier::Avx512Ifma(_) => "avx512ifma",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni(..) => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx(..) => "amx",
         }
     }
 
@@ -117,9 +164,9 @@ impl Kernel {
         dispatch!(self, scale_assign(m, x, w));
     }
 
-    /// `out[i]` is the 128-bit integer `words[2 i] + 2^64 words[2 i + 1]` modulo q.
-    pub fn reduce_pairs_into(&self, m: &Modulus, words: &[u64], out: &mut [u64]) {
-        dispatch!(self, reduce_pairs_into(m, words, out));
+    /// `out[i]` is the little-endian integer of block `i`, modulo q; as many blocks as residues.
+    pub fn reduce_blocks_into(&self, m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
+        dispatch!(self, reduce_blocks_into(m, blocks, out));
     }
 
     /// `out[i]` is the little-endian integer of bytes `width i .. width (i + 1)`, for a width of 1 to 8 and `packed` of `width * out.len()`
@@ -143,10 +190,55 @@ impl Kernel {
         dispatch!(self, square_into(m, c0, c1, out));
     }
 
-    /// `out[rows[r]] += sum_k w[r][k] x[columns[k]]` on rows of `row_words` residues each; `x` in `[1, q]`, `out` in `[0, q)`.
-    pub fn block_mul_add(&self, m: &Modulus, block: &PackedBlock, operands: &BlockOperands<'_>, out: &mut [u64]) {
-        dispatch!(self, block_mul_add(m, block, operands, out));
+    /// [`Self::square_into`] for many rows: of `[component][columns]`, two components in `x` and three in `out`.
+    pub fn square_rows_into(&self, m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
+        dispatch!(self, square_rows_into(m, columns, x, out));
     }
+
+    /// Writes zero as `q`.
+    pub fn nonzero_assign(&self, m: &Modulus, x: &mut [u64]) {
+        dispatch!(self, nonzero_assign(m, x));
+    }
+
+    /// `out[i] = floor(1/2 + sum_j limbs[j][i] reciprocals[j])`, products and sums rounded one by one from the first on; `limbs` below 2^52.
+    pub fn quotients_into(&self, limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]) {
+        dispatch!(self, quotients_into(limbs, reciprocals, out));
+    }
+
+    /// `out[i] = sum_j limbs[j][i] cofactors[j] + overshoot[quotients[i]]`; `limbs` below 2^52, `quotients` below 16.
+    pub fn extend_into(
+        &self,
+        m: &Modulus,
+        limbs: &[&[u64]],
+        target: &ExtensionTarget,
+        quotients: &[u64],
+        out: &mut [u64],
+    ) {
+        dispatch!(self, extend_into(m, limbs, target, quotients, out));
+    }
+
+    /// `x[i] = (from[i] - x[i]) * w`.
+    pub fn subtract_from_scaled_assign(&self, m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor) {
+        dispatch!(self, subtract_from_scaled_assign(m, x, from, w));
+    }
+
+    /// [`PackedBlock::mul_add_into`] on words.
+    fn words_mul_add(&self, m: &Modulus, block: &block::PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
+        dispatch!(self, words_mul_add(m, block, operands, out));
+    }
+}
+
+/// Asks for bytes that will be read soon to be brought into the second-level cache.
+pub fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        // SAFETY: every x86-64 CPU has SSE; a prefetch reads nothing, and its address lies in a slice.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 #[cfg(test)]

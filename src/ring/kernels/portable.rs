@@ -1,32 +1,39 @@
 //! The reference: plain Rust, one residue at a time. Every other tier equals it word for word.
+//!
+//! Inlined, so that a wider tier can compile the same text with its own instructions.
 
-use super::block::{BlockOperands, GROUP_ROWS, PackedBlock, digit, positive_offset};
-use super::{Modulus, ShoupFactor, ShoupTable};
+use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, weight};
+use super::{ExtensionTarget, Modulus, ShoupFactor, ShoupTable};
 
+#[inline(always)]
 pub(super) fn mul_into(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
     for ((o, &x), &y) in out.iter_mut().zip(a).zip(b) {
         *o = m.mul(x, y);
     }
 }
 
+#[inline(always)]
 pub(super) fn mul_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]) {
     for ((o, &x), &y) in acc.iter_mut().zip(a).zip(b) {
         *o = m.add(*o, m.mul(x, y));
     }
 }
 
+#[inline(always)]
 pub(super) fn scale_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor) {
     for r in x {
         *r = m.mul_shoup(*r, w);
     }
 }
 
-pub(super) fn reduce_pairs_into(m: &Modulus, words: &[u64], out: &mut [u64]) {
-    for (o, pair) in out.iter_mut().zip(words.chunks_exact(2)) {
-        *o = m.reduce_u128(u128::from(pair[1]) << 64 | u128::from(pair[0]));
+#[inline(always)]
+pub(super) fn reduce_blocks_into(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
+    for (o, &block) in out.iter_mut().zip(blocks) {
+        *o = m.reduce_u128(u128::from_le_bytes(block));
     }
 }
 
+#[inline(always)]
 pub(super) fn unpack_into(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
     let mut largest = 0;
     for (o, bytes) in out.iter_mut().zip(packed.chunks_exact(width)) {
@@ -38,6 +45,7 @@ pub(super) fn unpack_into(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
     largest
 }
 
+#[inline(always)]
 pub(super) fn fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
     let n = x.len();
     x[0] = m.mul_shoup(x[0], t.get(0));
@@ -45,6 +53,7 @@ pub(super) fn fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &
 }
 
 /// Pairs (j, N - j) for j in the range, which lies in `1..=N/2`.
+#[inline(always)]
 pub(super) fn fold_twist_range(
     m: &Modulus,
     x: &mut [u64],
@@ -60,6 +69,7 @@ pub(super) fn fold_twist_range(
     }
 }
 
+#[inline(always)]
 pub(super) fn untwist_unfold_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
     let n = x.len();
     let y = m.mul_shoup(x[0], t.get(0));
@@ -68,6 +78,7 @@ pub(super) fn untwist_unfold_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, 
 }
 
 /// Pairs (j, N - j) for j in the range, which lies in `1..=N/2`.
+#[inline(always)]
 pub(super) fn untwist_unfold_range(
     m: &Modulus,
     x: &mut [u64],
@@ -84,6 +95,7 @@ pub(super) fn untwist_unfold_range(
     }
 }
 
+#[inline(always)]
 pub(super) fn square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
     let [o0, o1, o2] = out;
     let nonzero = |r: u64| if r == 0 { m.value() } else { r };
@@ -95,36 +107,127 @@ pub(super) fn square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64];
     }
 }
 
-/// Inlined so that a wider tier can compile the same text with its own instructions.
 #[inline(always)]
-pub(super) fn block_mul_add(m: &Modulus, block: &PackedBlock, operands: &BlockOperands<'_>, out: &mut [u64]) {
-    const LANES: usize = 32;
-    let &BlockOperands { x, columns, rows, row_words } = operands;
-    let offset = positive_offset(m.value());
-    for plane in &block.planes {
-        let step = plane.columns_per_reduction(m.value());
-        let power = m.shoup(1 << plane.shift);
-        for (r, &out_row) in rows.iter().enumerate() {
-            let group = r / GROUP_ROWS;
-            let group_rows = GROUP_ROWS.min(block.rows - group * GROUP_ROWS);
-            let words = &plane.words[group * GROUP_ROWS * block.columns..];
-            let word = |k: usize| words[k * group_rows + r % GROUP_ROWS];
-            for v in (0..row_words).step_by(LANES) {
-                let lanes = LANES.min(row_words - v);
-                let target = &mut out[out_row as usize * row_words + v..][..lanes];
-                for chunk in (0..block.columns).step_by(step) {
-                    let mut sums = [0i64; LANES];
-                    for k in chunk..block.columns.min(chunk + step) {
-                        let weight = digit(word(k));
-                        let inputs = &x[columns[k] as usize * row_words + v..][..lanes];
-                        for (sum, &residue) in sums.iter_mut().zip(inputs) {
-                            *sum += weight * residue as i64;
-                        }
+pub(super) fn square_rows_into(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
+    for (x, out) in x.chunks_exact(2 * columns).zip(out.chunks_exact_mut(3 * columns)) {
+        let (c0, c1) = x.split_at(columns);
+        let (o0, rest) = out.split_at_mut(columns);
+        let (o1, o2) = rest.split_at_mut(columns);
+        square_into(m, c0, c1, [o0, o1, o2]);
+    }
+}
+
+#[inline(always)]
+pub(super) fn nonzero_assign(m: &Modulus, x: &mut [u64]) {
+    for r in x {
+        *r = if *r == 0 { m.value() } else { *r };
+    }
+}
+
+#[inline(always)]
+pub(super) fn quotients_into(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]) {
+    quotients_range(limbs, reciprocals, out, 0..out.len());
+}
+
+#[inline(always)]
+pub(super) fn quotients_range(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64], range: core::ops::Range<usize>) {
+    for i in range {
+        let sum = limbs.iter().zip(reciprocals).fold(0.0, |sum, (limb, r)| sum + limb[i] as f64 * r);
+        out[i] = (sum + 0.5) as u64;
+    }
+}
+
+#[inline(always)]
+pub(super) fn extend_into(m: &Modulus, limbs: &[&[u64]], target: &ExtensionTarget, quotients: &[u64], out: &mut [u64]) {
+    extend_range(m, limbs, target, quotients, out, 0..out.len());
+}
+
+#[inline(always)]
+pub(super) fn extend_range(
+    m: &Modulus,
+    limbs: &[&[u64]],
+    target: &ExtensionTarget,
+    quotients: &[u64],
+    out: &mut [u64],
+    range: core::ops::Range<usize>,
+) {
+    for i in range {
+        let overshoot = target.overshoot[quotients[i] as usize];
+        out[i] =
+            limbs.iter().zip(&target.cofactors).fold(overshoot, |sum, (limb, &w)| m.add(sum, m.mul_shoup(limb[i], w)));
+    }
+}
+
+#[inline(always)]
+pub(super) fn subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor) {
+    for (r, &minuend) in x.iter_mut().zip(from) {
+        *r = m.mul_shoup(minuend + m.value() - *r, w);
+    }
+}
+
+/// Products with weights: sums of a chunk of columns in a word each, then one reduction. Where whole residues leave room for too few columns,
+/// their halves are summed apart.
+#[inline(always)]
+pub(super) fn words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
+    /// With fewer columns to a reduction than this, halves are cheaper.
+    const FEWEST_COLUMNS: usize = 16;
+    let step = block.columns_per_reduction(m.bits());
+    if step >= FEWEST_COLUMNS {
+        let reduce = |sums: &[i64; LANES], lane: usize| m.reduce(lift(m, sums[lane]));
+        chunks_mul_add(m, block, operands, step, out, |sums, weight, x| *sums += weight * x as i64, reduce);
+    } else {
+        let half = (1 << HALF_BITS) - 1;
+        let power = m.shoup(1 << HALF_BITS);
+        let reduce = |sums: &[[i64; 2]; LANES], lane: usize| {
+            let [low, high] = sums[lane].map(|sum| m.reduce(lift(m, sum)));
+            m.add(low, m.mul_shoup(high, power))
+        };
+        let accumulate = |[low, high]: &mut [i64; 2], weight: i64, x: u64| {
+            *low += weight * (x & half) as i64;
+            *high += weight * (x >> HALF_BITS) as i64;
+        };
+        chunks_mul_add(m, block, operands, block.columns_per_reduction(HALF_BITS), out, accumulate, reduce);
+    }
+}
+
+/// Residues of a row that are summed together.
+const LANES: usize = 32;
+
+/// A sum below 2^62 in magnitude as a positive word of the same residue.
+fn lift(m: &Modulus, sum: i64) -> u64 {
+    (sum as u64).wrapping_add(m.positive_offset())
+}
+
+#[inline(always)]
+fn chunks_mul_add<S: Copy + Default>(
+    m: &Modulus,
+    block: &PackedWords,
+    operands: &BlockOperands<'_>,
+    step: usize,
+    out: &mut [u64],
+    accumulate: impl Fn(&mut S, i64, u64),
+    reduce: impl Fn(&[S; LANES], usize) -> u64,
+) {
+    let &BlockOperands { x, columns, rows, row_words, .. } = operands;
+    for (r, &out_row) in rows.iter().enumerate() {
+        let group = r / GROUP_ROWS;
+        let group_rows = GROUP_ROWS.min(block.rows - group * GROUP_ROWS);
+        let words = &block.words[group * GROUP_ROWS * block.columns..];
+        for v in (0..row_words).step_by(LANES) {
+            let lanes = LANES.min(row_words - v);
+            let target = &mut out[out_row as usize * row_words + v..][..lanes];
+            for chunk in (0..block.columns).step_by(step) {
+                let mut sums = [S::default(); LANES];
+                for k in chunk..block.columns.min(chunk + step) {
+                    let weight = weight(words[k * group_rows + r % GROUP_ROWS]);
+                    let inputs = &x[columns[k] as usize * row_words + v..][..lanes];
+                    for (sum, &residue) in sums.iter_mut().zip(inputs) {
+                        accumulate(sum, weight, residue);
                     }
-                    for (t, &sum) in target.iter_mut().zip(&sums) {
-                        let reduced = m.reduce((sum as u64).wrapping_add(offset));
-                        *t = m.add(*t, m.mul_shoup(reduced, power));
-                    }
+                }
+                for (lane, t) in target.iter_mut().enumerate() {
+                    let before = if chunk == 0 { operands.constant(out_row, v + lane).unwrap_or(*t) } else { *t };
+                    *t = m.add(before, reduce(&sums, lane));
                 }
             }
         }

@@ -57,6 +57,9 @@ fn pointwise_operations_are_exact() {
                 kernel.scale_assign(&m, &mut scaled, m.shoup(w));
                 let [mut s0, mut s1, mut s2] = [vec![0; len], vec![0; len], vec![0; len]];
                 kernel.square_into(&m, &a, &b, [&mut s0, &mut s1, &mut s2]);
+                let mut rows = vec![0; 3 * len];
+                kernel.square_rows_into(&m, len, &[&a[..], &b].concat(), &mut rows);
+                assert_eq!(rows, [&s0[..], &s1, &s2].concat(), "{} rows", kernel.name());
                 for i in 0..len {
                     let (x, y) = (big(a[i]), big(b[i]));
                     assert_eq!(big(out[i]), x * y % big(q), "{} mul {x} {y} mod {q}", kernel.name());
@@ -77,12 +80,13 @@ fn wide_words_and_packed_bytes_are_read_exactly() {
     let mut words = Words(5);
     for kernel in Kernel::present() {
         for m in edge_primes() {
-            let mut pairs: Vec<u64> = (0..2 * 75).map(|_| words.next()).collect();
-            pairs[..8].copy_from_slice(&[u64::MAX, u64::MAX, 0, 0, u64::MAX, 0, 0, u64::MAX]);
+            let mut wide: Vec<u128> =
+                (0..75).map(|_| u128::from(words.next()) << 64 | u128::from(words.next())).collect();
+            wide[..4].copy_from_slice(&[u128::MAX, 0, u128::from(u64::MAX), u128::from(u64::MAX) << 64]);
+            let blocks: Vec<[u8; 16]> = wide.iter().map(|w| w.to_le_bytes()).collect();
             let mut out = vec![0; 75];
-            kernel.reduce_pairs_into(&m, &pairs, &mut out);
-            for (pair, &found) in pairs.chunks_exact(2).zip(&out) {
-                let wide = u128::from(pair[1]) << 64 | u128::from(pair[0]);
+            kernel.reduce_blocks_into(&m, &blocks, &mut out);
+            for (&wide, &found) in wide.iter().zip(&out) {
                 assert_eq!(u128::from(found), wide % u128::from(m.value()), "{} {wide}", kernel.name());
             }
         }
@@ -127,51 +131,112 @@ fn twists_equal_their_definition() {
     }
 }
 
-/// Extreme weights and residues, the largest K of a chunk and one more, every group size, both digit counts.
+/// What the weights and residues of a block product are drawn from.
+#[derive(Clone, Copy, PartialEq)]
+enum Draw {
+    /// The lowest weight times the residue with the largest bytes, everywhere: the largest sums there are.
+    Largest,
+    /// Ends of the ranges.
+    Ends,
+    Any,
+}
+
+/// Checks one block on every tier present against exact arithmetic.
+fn check_block(words: &mut Words, m: &Modulus, shape: (usize, usize, usize), bits: u32, draw: Draw) {
+    let q = m.value();
+    let (rows, columns, row_words) = shape;
+    let lowest = if bits == 8 { -128 } else { -(1i32 << (bits - 1)) + 1 };
+    let highest = (1i32 << (bits - 1)) - 1;
+    let largest_bytes = (1u64 << (m.bits() - 1)) - 1;
+    let mut pick = |ends: &[i64], low: i64, high: i64| match draw {
+        Draw::Largest => ends[0],
+        Draw::Ends => ends[words.next() as usize % ends.len()],
+        Draw::Any => low + (words.next() % (high - low + 1) as u64) as i64,
+    };
+    let (low, high) = (i64::from(lowest), i64::from(highest));
+    let weights: Vec<i16> = (0..rows * columns).map(|_| pick(&[low, high, 0], low, high) as i16).collect();
+    let ends = [largest_bytes as i64, 1, q as i64, q as i64 - 1];
+    let x: Vec<u64> = (0..(columns + 3) * row_words).map(|_| pick(&ends, 1, q as i64) as u64).collect();
+    let column_rows: Vec<u32> = (0..columns as u32).map(|k| (k * 7 + 3) % (columns as u32 + 3)).collect();
+    let out_rows: Vec<u32> = (0..rows as u32).rev().collect();
+    let start = words.residues(q, rows * row_words);
+    let mut expected = start.clone();
+    for (r, weights) in weights.chunks_exact(columns).enumerate() {
+        for v in 0..row_words {
+            let at = out_rows[r] as usize * row_words + v;
+            let products = weights.iter().zip(&column_rows);
+            let sum: i128 = products.map(|(&w, &c)| i128::from(w) * big(x[c as usize * row_words + v])).sum();
+            expected[at] = (big(start[at]) + sum).rem_euclid(big(q)) as u64;
+        }
+    }
+    // The same products added to a constant of each row in its first words.
+    let constants = words.residues(q, rows);
+    let constant_columns = row_words / 3 / 8 * 8;
+    let constant_at = |at: usize| if at % row_words < constant_columns { constants[at / row_words] } else { 0 };
+    let on_constants: Vec<u64> = (0..expected.len())
+        .map(|at| ((big(expected[at]) - big(start[at]) + big(constant_at(at))).rem_euclid(big(q))) as u64)
+        .collect();
+    let mut scratch = BlockScratch::default();
+    for kernel in Kernel::present() {
+        let block = PackedBlock::new(kernel, rows, columns, &weights);
+        let mut check = |start_with, expected: &[u64]| {
+            let operands =
+                BlockOperands { x: &x, columns: &column_rows, rows: &out_rows, row_words, start: start_with };
+            let mut out = start.clone();
+            block.mul_add_into(m, &operands, &mut scratch, &mut out);
+            assert!(out == expected, "{} {shape:?} {bits} bits mod {q} {start_with:?}", kernel.name());
+        };
+        check(Start::Held, &expected);
+        check(Start::Constants { values: &constants, columns: constant_columns }, &on_constants);
+    }
+}
+
+/// Extreme weights and residues, group sizes and column counts around every step of every tier, one to three digits.
 #[test]
 fn block_products_are_exact() {
     let mut words = Words(3);
     for m in edge_primes() {
-        let q = m.value();
-        for (rows, columns, bits) in
-            [(1, 1, 8), (5, 25, 8), (8, 64, 8), (13, 100, 8), (3, 2100, 8), (9, 40, 16), (2, 4200, 8), (4, 300, 12)]
-        {
-            let limit = (1i32 << (bits - 1)) - 1;
-            for extreme in [true, false] {
-                let weights: Vec<i16> = (0..rows * columns)
-                    .map(|_| {
-                        let any = (words.next() % (2 * limit as u64 + 1)) as i32 - limit;
-                        let lowest = if bits == 8 { -128 } else { -limit };
-                        (if extreme { [lowest, limit][any.unsigned_abs() as usize % 2] } else { any }) as i16
-                    })
-                    .collect();
-                let row_words = 40;
-                let x: Vec<u64> = (0..(columns + 3) * row_words)
-                    .map(|_| if extreme { [1, q][words.next() as usize % 2] } else { words.next() % q + 1 })
-                    .collect();
-                let column_rows: Vec<u32> = (0..columns as u32).map(|k| (k * 7 + 3) % (columns as u32 + 3)).collect();
-                let out_rows: Vec<u32> = (0..rows as u32).rev().collect();
-                let start = words.residues(q, rows * row_words);
-                let block = PackedBlock::new(rows, columns, &weights);
-                let operands = BlockOperands { x: &x, columns: &column_rows, rows: &out_rows, row_words };
-                for kernel in Kernel::present() {
-                    let mut out = start.clone();
-                    kernel.block_mul_add(&m, &block, &operands, &mut out);
-                    for r in 0..rows {
-                        for v in 0..row_words {
-                            let at = out_rows[r] as usize * row_words + v;
-                            let mut expected = big(start[at]);
-                            for k in 0..columns {
-                                let input = big(x[column_rows[k] as usize * row_words + v]);
-                                expected += i128::from(weights[r * columns + k]) * input;
-                            }
-                            let expected = expected.rem_euclid(big(q)) as u64;
-                            assert_eq!(out[at], expected, "{} {rows}x{columns} {bits} bits mod {q}", kernel.name());
-                        }
-                    }
-                }
+        for (rows, columns, row_words, bits) in [
+            (1, 1, 40, 8),
+            (5, 25, 40, 8),
+            (8, 64, 40, 8),
+            (13, 100, 40, 8),
+            (16, 128, 16, 8),
+            (24, 65, 48, 8),
+            (33, 127, 56, 8),
+            (47, 70, 24, 8),
+            (3, 2100, 40, 8),
+            (2, 4200, 40, 8),
+            (9, 40, 40, 16),
+            (21, 90, 40, 16),
+            (4, 300, 40, 12),
+            (17, 100, 72, 12),
+        ] {
+            for draw in [Draw::Largest, Draw::Ends, Draw::Any] {
+                check_block(&mut words, &m, (rows, columns, row_words), bits, draw);
             }
         }
+    }
+}
+
+/// The most columns that 32-bit sums of bytes hold, and one more.
+#[test]
+fn block_products_of_most_columns_are_exact() {
+    let mut words = Words(4);
+    for m in edge_primes() {
+        for columns in [65_793, 65_794] {
+            check_block(&mut words, &m, (13, columns, 8), 8, Draw::Largest);
+        }
+    }
+}
+
+/// One group of rows of every size, and two.
+#[test]
+fn groups_of_every_size_are_exact() {
+    let mut words = Words(6);
+    let m = edge_primes()[0];
+    for rows in 1..=33 {
+        check_block(&mut words, &m, (rows, 260, 48), 8, Draw::Any);
     }
 }
 

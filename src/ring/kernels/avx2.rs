@@ -1,0 +1,43 @@
+//! AVX2 and BMI2: the reference text, compiled with four-word vectors and flag-free multiplies.
+
+use super::block::{BlockOperands, PackedWords};
+use super::{ExtensionTarget, Modulus, ShoupFactor, ShoupTable, portable};
+
+/// Exists only on a CPU with AVX2 and BMI2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token(());
+
+impl Token {
+    pub fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2")).then_some(Self(()))
+    }
+}
+
+/// The reference function of that name, compiled for this tier.
+macro_rules! compiled {
+    ($name:ident ( $($arg:ident : $ty:ty),* ) $(-> $result:ty)?) => {
+        pub(super) fn $name(_: Token, $($arg: $ty),*) $(-> $result)? {
+            #[target_feature(enable = "avx2,bmi2")]
+            fn inner($($arg: $ty),*) $(-> $result)? {
+                portable::$name($($arg),*)
+            }
+            // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
+            unsafe { inner($($arg),*) }
+        }
+    };
+}
+
+compiled!(mul_into(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]));
+compiled!(mul_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]));
+compiled!(scale_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor));
+compiled!(reduce_blocks_into(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]));
+compiled!(unpack_into(width: usize, packed: &[u8], out: &mut [u64]) -> u64);
+compiled!(fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
+compiled!(untwist_unfold_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
+compiled!(square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
+compiled!(square_rows_into(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]));
+compiled!(words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]));
+compiled!(nonzero_assign(m: &Modulus, x: &mut [u64]));
+compiled!(quotients_into(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]));
+compiled!(extend_into(m: &Modulus, limbs: &[&[u64]], target: &ExtensionTarget, quotients: &[u64], out: &mut [u64]));
+compiled!(subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor));
