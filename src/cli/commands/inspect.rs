@@ -128,6 +128,7 @@ fn model(path: &Path, facts: &mut Facts) -> Result<(), CliError> {
     facts.add("weight_bits", bits.collect::<Vec<_>>());
     facts.add("macs", package.circuit.total_macs());
     facts.add("squarings", package.circuit.total_squares());
+    facts.add("circuit_form", if package.lowering.is_some() { "made from the network" } else { "stored" });
     facts.add("canaries", package.canaries.len());
     if let Some(report) = &package.ranges {
         ranges(report, &package.network, facts);
@@ -266,6 +267,7 @@ mod tests {
         let package = ModelPackage {
             network,
             circuit,
+            lowering: None,
             canaries: Vec::new(),
             ranges: Some(report.clone()),
             provenance: std::collections::BTreeMap::new(),
