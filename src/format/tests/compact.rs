@@ -11,7 +11,7 @@ use crate::net::{LowerOptions, NetError};
 
 /// A random network lowered with all its stages at `bits`.
 fn sample(seed: u64, bits: u32) -> Result<ModelPackage, NetError> {
-    let network = random_network(seed, seed as usize % 4, seed % 3 == 0);
+    let network = random_network(seed, seed as usize % 4, seed.is_multiple_of(3));
     let images = random_images(&network, 20, seed + 1000);
     let options = LowerOptions { default_bits: bits, ..LowerOptions::default() };
     let lowering = Lowering::decide(&network, &options, &Ranges::measure(&network, &images)?)?;
@@ -62,6 +62,22 @@ fn circuits_made_anew_are_the_written_ones_word_for_word() {
         residuals += usize::from(full.network.layers.iter().any(|layer| matches!(layer.op, Op::Add { .. })));
     }
     assert!(opened >= 90 && kept >= 5 && residuals >= 20, "{opened} {kept} {residuals} {constant}");
+}
+
+/// A package of an earlier program, with its circuit in full: the integers made today are those made then.
+#[test]
+fn the_bundled_model_can_be_made_compact() {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mnist-cryptonets.nsm");
+    let full = ModelPackage::open(&bundled).unwrap();
+    assert_eq!(full.lowering, None);
+    let stage_bits = full.circuit.stages.iter().map(|stage| stage.map.weight_bits).collect();
+    let package = ModelPackage { lowering: Some(Lowering::new(stage_bits, Vec::new())), ..full };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("compact.nsm");
+    let id = package.write(&path).unwrap();
+    assert_eq!(id, open(&bundled).unwrap().metadata("model_id").unwrap());
+    assert!(section_names(&path).contains(&"lowering.json".into()));
+    assert_eq!(ModelPackage::open(&path).unwrap(), package);
 }
 
 #[test]
