@@ -48,7 +48,12 @@ fn the_house_keeps_its_floors() {
 }
 
 /// File, text planted in it, and what the one line of complaint must hold.
-const PLANTED: [(&str, &str, &str); 44] = [
+const PLANTED: [(&str, &str, &str); 45] = [
+    (
+        "src/net/balance.rs",
+        "fn f(x: f64) -> f64 { x.powf(0.5) }",
+        "room `net` names `powf`; allowed: + - * / sqrt and round",
+    ),
     ("src/ring/ntt.rs", "use crate::ckks::Context;", ":1: room `ring` imports `ckks`; allowed: nothing of ours"),
     ("src/ring/ntt.rs", "\n\nfn f() { crate::net::g() }", "src/ring/ntt.rs:3: room `ring` imports `net`"),
     ("src/ring/mod.rs", "use super::ckks::Context;", "`ring` imports `ckks`"),

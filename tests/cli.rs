@@ -262,6 +262,7 @@ fn inspect_describes_and_checks() {
     assert_eq!((&object["kind"], &object["verified"]), (&"model".into(), &true.into()));
     assert_eq!(object["file_bytes"], std::fs::metadata(harness::MODEL).unwrap().len());
     assert_eq!(object["provenance"]["calibration_images"], "1000");
+    assert_eq!(object["circuit_form"], "stored");
     let sections = object["sections"].as_array().unwrap();
     assert!(sections.iter().any(|section| section["name"] == "circuit.weights" && section["bytes"] == 105_980));
     assert!(stage.run("inspect MODEL").out.contains("conv2d 1x28x28"));

@@ -39,7 +39,8 @@ impl Bench {
                 Canary { logits: circuit.evaluate_batch(&exact, 1).unwrap(), input }
             })
             .collect();
-        let model = ModelPackage { network, circuit, canaries, ranges: None, provenance: BTreeMap::new() };
+        let model =
+            ModelPackage { network, circuit, lowering: None, canaries, ranges: None, provenance: BTreeMap::new() };
         model.write(&folder.path().join("model.nsm")).unwrap();
         client::keygen(&model, &Requirements::default(), &folder.path().join("keys"), Kernel::detect()).unwrap();
         Self { folder, model }

@@ -345,6 +345,9 @@ fn format_advice(error: &FormatError) -> Option<String> {
         },
         FormatError::Version { .. } => "use the version of nightshift that wrote it, or write it anew".to_owned(),
         FormatError::Kind { .. } => "nightshift inspect FILE tells what a file is".to_owned(),
+        FormatError::LoweredOtherwise { .. } => {
+            "use the version of nightshift that made the package, or import the network again with this one".to_owned()
+        }
         FormatError::Mismatch { .. } => {
             "key, model and job must belong together: nightshift inspect shows ids".to_owned()
         }

@@ -8,7 +8,8 @@ use std::path::Path;
 use super::error::CliError;
 use super::oracles;
 use crate::format::{Canary, Container, Kind, OpenLimits};
-use crate::net::{BitChoice, Calibration, Circuit, LowerOptions, Network, bits, choose_bits, lower};
+use crate::net::calibration::Ranges;
+use crate::net::{BitChoice, Calibration, Circuit, LowerOptions, Lowering, Network, bits, choose_bits};
 
 /// Calibration images used of those there are.
 pub(super) const CALIBRATION_IMAGES: usize = 1000;
@@ -53,6 +54,8 @@ pub(super) fn read_text(path: &Path, cap_bytes: u64, what: &str, form: &str) -> 
 /// The circuit, and how its labels compare with the network's on the calibration images.
 pub(super) struct Integers {
     pub(super) circuit: Circuit,
+    /// What makes the circuit of the network again.
+    pub(super) lowering: Lowering,
     /// Share of images with the same label, 0 to 1.
     pub(super) agreement: f64,
     /// Largest logit error relative to the largest logit.
@@ -78,17 +81,19 @@ pub(super) fn integers(
     fixed: Option<&LowerOptions>,
 ) -> Result<Integers, CliError> {
     let Some(options) = fixed else {
-        let BitChoice { circuit, agreement, logit_error, .. } = choose_bits(network, calibration, TARGET_AGREEMENT)?;
+        let choice = choose_bits(network, calibration, TARGET_AGREEMENT)?;
+        let BitChoice { lowering, circuit, agreement, logit_error, .. } = choice;
         let logits = circuit.evaluate_batch(&calibration.x, calibration.images)?;
-        return Ok(Integers { circuit, agreement, logit_error, logits });
+        return Ok(Integers { circuit, lowering, agreement, logit_error, logits });
     };
-    let circuit = lower(network, options, calibration)?;
+    let lowering = Lowering::decide(network, options, &Ranges::measure(network, calibration)?)?;
+    let circuit = lowering.measured_circuit(network, calibration)?;
     let logits = circuit.evaluate_batch(&calibration.x, calibration.images)?;
     let float = network.evaluate_batch(&calibration.x, calibration.images)?;
     let agreement = bits::agreement(&logits, &float, circuit.classes());
     let largest = float.iter().fold(0.0, |largest: f64, logit| largest.max(logit.abs()));
     let logit_error = oracles::max_difference(&logits, &float) / largest.max(f64::MIN_POSITIVE);
-    Ok(Integers { circuit, agreement, logit_error, logits })
+    Ok(Integers { circuit, lowering, agreement, logit_error, logits })
 }
 
 /// Tells the log of integers that change more labels than they should.

@@ -54,6 +54,7 @@ fn identity() -> ModelPackage {
             layers: vec![layer("0 flatten", Op::Flatten), layer("1 dense", dense)],
         },
         circuit: Circuit { input_shape: [1, 2, 2], input_stats: stats, stages: vec![stage] },
+        lowering: None,
         canaries: vec![canary([1.5, -1.25, 0.5, 0.0]), canary([-2.0, 0.75, 1.0, 1.5])],
         ranges: None,
         provenance: std::collections::BTreeMap::new(),

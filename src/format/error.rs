@@ -109,6 +109,16 @@ pub enum FormatError {
         /// Value asked for.
         expected: String,
     },
+    /// A compact package whose network this program lowers to another circuit than the program that wrote it.
+    #[error("model_id of the network lowered anew: found {found}, expected {expected}, package made with {made_with}")]
+    LoweredOtherwise {
+        /// Model id with the circuit that this program makes.
+        found: String,
+        /// Model id in the file.
+        expected: String,
+        /// Version that the package's provenance names.
+        made_with: String,
+    },
     /// A metadata entry is absent.
     #[error("metadata has no nightshift.{key}")]
     NoMetadata {
@@ -205,7 +215,9 @@ impl FormatError {
             },
             Self::Write(_) => ErrorKind::Io,
             Self::LooseMode { .. } => ErrorKind::Permission,
-            Self::Version { .. } | Self::Kind { .. } | Self::Mismatch { .. } => ErrorKind::Mismatch,
+            Self::Version { .. } | Self::Kind { .. } | Self::Mismatch { .. } | Self::LoweredOtherwise { .. } => {
+                ErrorKind::Mismatch
+            }
             _ => ErrorKind::BadData,
         }
     }

@@ -4,7 +4,8 @@ use super::calibration::{Calibration, measure_ranges};
 use super::circuit::Circuit;
 use super::error::NetError;
 use super::gains::fill_stats;
-use super::lower::{LowerOptions, lower_weights};
+use super::lower::LowerOptions;
+use super::lowering::{Lowering, LoweringLimits};
 use super::network::Network;
 
 /// Width every stage starts with.
@@ -25,6 +26,8 @@ pub struct BitChoice {
     pub agreement: f64,
     /// Largest logit error over the calibration images, relative to their largest logit.
     pub logit_error: f64,
+    /// All that, with the network, makes the circuit.
+    pub lowering: Lowering,
     /// The circuit, with its calibration figures.
     pub circuit: Circuit,
 }
@@ -43,10 +46,11 @@ pub fn choose_bits(network: &Network, calibration: &Calibration, target_agreemen
     let classes = network.classes()?;
     let trial = calibration.first(TRIAL_IMAGES);
     let trial_logits = Calibration { images: calibration.images, x: ranges.logits.clone() }.first(TRIAL_IMAGES).x;
-    let lowered = |stage_bits: &[u32]| {
+    let decided = |stage_bits: &[u32]| {
         let options = LowerOptions { stage_bits: stage_bits.to_vec(), ..LowerOptions::default() };
-        lower_weights(network, &options, &ranges)
+        Lowering::decide(network, &options, &ranges)
     };
+    let lowered = |stage_bits: &[u32]| decided(stage_bits)?.circuit(network, &LoweringLimits::OWN);
     let mut stage_bits = vec![FIRST_BITS; network.squarings() + 1];
     loop {
         let mut circuit = lowered(&stage_bits)?;
@@ -57,8 +61,9 @@ pub fn choose_bits(network: &Network, calibration: &Calibration, target_agreemen
         let open: Vec<usize> = (0..stage_bits.len()).filter(|&stage| stage_bits[stage] < LAST_BITS).collect();
         if done || open.is_empty() {
             fill_stats(&mut circuit, calibration)?;
+            let lowering = decided(&stage_bits)?;
             stage_bits.truncate(circuit.stages.len());
-            return Ok(BitChoice { stage_bits, agreement, logit_error, circuit });
+            return Ok(BitChoice { stage_bits, agreement, logit_error, lowering, circuit });
         }
         let mut best: Option<(f64, usize)> = None;
         for stage in open {

@@ -103,7 +103,8 @@ fn trim(group: &Group, source: &IntegerRows<'_>) -> Option<(Vec<u32>, Block)> {
         if source.columns[row].len() == width {
             matrix.extend_from_slice(source.weights[row]);
         } else {
-            let mut own = source.columns[row].iter().zip(source.weights[row]);
+            let start = source.columns[row].partition_point(|column| *column < group.columns[0]);
+            let mut own = source.columns[row][start..].iter().zip(&source.weights[row][start..]);
             for column in &group.columns {
                 // Group columns are a subset of the row's, both ascending.
                 matrix.push(own.find(|(other, _)| *other == column).map_or(0, |(_, &weight)| weight));

@@ -3,15 +3,16 @@
 //! Layers are propagated symbolically. Convolution, pooling, dense layers, batch normalisation, flattening and addition
 //! compose into affine forms; each quadratic layer closes a stage whose outputs z are the completed squares' roots:
 //! `a x^2 + b x + c = sign(a) (sqrt|a| (x + b/2a))^2 + (c - b^2/4a)`, root into this stage, sign and constant into the
-//! next. Where the shift b/2a is out of proportion the neuron is kept as `z = x / 2^k` and read by value and square. The
-//! proportion is the layer's range, not the neuron's: noise in z becomes noise b / sqrt|a| in the activation however small
-//! x is. Measured per neuron instead, 2 to 50 neurons of each reference model (border ones, mostly) would be kept, with logit
-//! errors 20 to 60 % larger on the MNIST models, equal on CIFAR and 15 % smaller on Fashion.
+//! next. Where the shift b/2a is out of proportion the neuron is kept as `z = x / 2^k` and read by value and square; which
+//! ones these are is decided before (see `lowering`). The proportion is the layer's range, not the neuron's: noise in z
+//! becomes noise b / sqrt|a| in the activation however small x is. Measured per neuron instead, 2 to 50 neurons of each
+//! reference model (border ones, mostly) would be kept, with logit errors 20 to 60 % larger on the MNIST models, equal on
+//! CIFAR and 15 % smaller on Fashion.
 
-use super::calibration::Ranges;
 use super::circuit::FeatureKind;
 use super::error::{NetError, all_finite};
 use super::forms::{Columns, Combiner, Forms};
+use super::lowering::{Budget, KeptNeuron, Lowering, has_squares, power_of_two};
 use super::network::{Layer, Network, Op};
 use super::shapes::show;
 
@@ -42,8 +43,8 @@ pub(super) struct Draft {
     pub(super) quadratics: Vec<usize>,
 }
 
-/// Propagates the layers. `shift_limit`: see [`LowerOptions`](super::LowerOptions).
-pub(super) fn draft(network: &Network, ranges: &Ranges, shift_limit: f64) -> Result<Draft, NetError> {
+/// Propagates the layers; `lowering` has been checked against them.
+pub(super) fn draft(network: &Network, lowering: &Lowering, budget: &mut Budget) -> Result<Draft, NetError> {
     let shapes = network.value_shapes()?;
     if let Some(Layer { name, op }) = network.layers.iter().find(|layer| matches!(layer.op, Op::Relu)) {
         return Err(NetError::NoCircuit { place: name.clone(), kind: op.kind() });
@@ -55,6 +56,7 @@ pub(super) fn draft(network: &Network, ranges: &Ranges, shift_limit: f64) -> Res
         }
     }
     let entries = shapes[0].iter().product::<usize>();
+    budget.make(5 * entries)?;
     let mut draft = Draft { columns: Columns::new(entries)?, stages: Vec::new(), quadratics: Vec::new() };
     let mut current = Forms::new();
     for entry in 0..entries {
@@ -64,33 +66,39 @@ pub(super) fn draft(network: &Network, ranges: &Ranges, shift_limit: f64) -> Res
     let mut values: Vec<Option<Forms>> = Vec::new();
     let mut name = StageName::starting_at(&shapes[0]);
     for (index, layer) in network.layers.iter().enumerate() {
+        // What a layer reads and what it gives are walked through several times.
+        budget.step(current.size())?;
+        if kept[index] {
+            budget.make(current.size())?;
+        }
         values.push(kept[index].then(|| current.clone()));
         let (shape, output) = (&shapes[index], &shapes[index + 1]);
         current = match &layer.op {
             Op::Flatten => current,
-            Op::Poly2 { a, .. } if a.iter().any(|&a| a != 0.0) => {
-                let (stage, max_abs) = (draft.stages.len(), &ranges.max_abs[index]);
-                let (forms, roots, next) =
-                    complete_squares(&mut draft.columns, stage, layer, shape, current, max_abs, shift_limit)?;
+            op if has_squares(op) => {
+                // Of the new forms, two weights and four for the form each; the roots take as much.
+                budget.make(8 * current.rows())?;
+                let (stage, kept) = (draft.stages.len(), lowering.kept_in(index));
+                let (forms, roots, next) = complete_squares(&mut draft.columns, stage, layer, shape, current, kept)?;
                 draft.stages.push(DraftStage { name: name.finish(shape), forms, roots });
                 draft.quadratics.push(index);
                 next
             }
             Op::Add { with } => {
-                let mut combiner = Combiner::new(draft.columns.len());
+                let mut combiner = Combiner::new(draft.columns.len(), budget)?;
                 let mut sum = Forms::new();
                 let other = values[*with].as_ref().unwrap_or(&current);
                 for row in 0..current.rows() {
-                    combiner.add_row(1.0, &current, row);
-                    combiner.add_row(1.0, other, row);
-                    combiner.finish(&mut sum)?;
+                    combiner.add_row(1.0, &current, row, budget)?;
+                    combiner.add_row(1.0, other, row, budget)?;
+                    combiner.finish(&mut sum, budget)?;
                 }
                 name.part("add");
                 sum
             }
             op => {
                 name.part(op.kind());
-                apply_linear(op, shape, output, current, draft.columns.len())?
+                apply_linear(op, shape, output, current, draft.columns.len(), budget)?
             }
         };
         all_finite(&layer.name, "folded weights", current.weights.iter().chain(&current.constants).copied())?;
@@ -133,12 +141,15 @@ fn apply_linear(
     output: &[usize],
     mut input: Forms,
     columns: usize,
+    budget: &mut Budget,
 ) -> Result<Forms, NetError> {
-    let mut combiner = Combiner::new(columns);
+    let mut combiner = Combiner::new(columns, budget)?;
     let mut out = Forms::new();
     match op {
         Op::Conv2d { weight, weight_shape, bias, stride, padding, groups } => {
             let [channels, inner, kernel_rows, kernel_columns] = *weight_shape;
+            // Taps in the padding add nothing and still take their time.
+            budget.step(channels * output[1] * output[2] * inner * kernel_rows * kernel_columns)?;
             for channel in 0..channels {
                 let first = channel / (channels / groups) * inner;
                 let fan_in = inner * kernel_rows * kernel_columns;
@@ -155,11 +166,11 @@ fn apply_linear(
                             for (across, &weight) in row_taps.iter().enumerate() {
                                 let x = (left + across).checked_sub(padding[1]);
                                 let Some(x) = x.filter(|&x| x < shape[2]) else { continue };
-                                combiner.add_row(f64::from(weight), &input, (first_row + y) * shape[2] + x);
+                                combiner.add_row(f64::from(weight), &input, (first_row + y) * shape[2] + x, budget)?;
                             }
                         }
                     }
-                    combiner.finish(&mut out)?;
+                    combiner.finish(&mut out, budget)?;
                 }
             }
         }
@@ -167,9 +178,9 @@ fn apply_linear(
             for (weights, &bias) in weight.chunks_exact(*inner).zip(bias) {
                 combiner.add_constant(f64::from(bias));
                 for (row, &weight) in weights.iter().enumerate() {
-                    combiner.add_row(f64::from(weight), &input, row);
+                    combiner.add_row(f64::from(weight), &input, row, budget)?;
                 }
-                combiner.finish(&mut out)?;
+                combiner.finish(&mut out, budget)?;
             }
         }
         Op::AvgPool2d { kernel, stride } => {
@@ -179,9 +190,9 @@ fn apply_linear(
                 let (top, left) = (index / output[2] % output[1] * stride, index % output[2] * stride);
                 for tap in 0..kernel * kernel {
                     let (y, x) = (top + tap / kernel, left + tap % kernel);
-                    combiner.add_row(share, &input, (channel * shape[1] + y) * shape[2] + x);
+                    combiner.add_row(share, &input, (channel * shape[1] + y) * shape[2] + x, budget)?;
                 }
-                combiner.finish(&mut out)?;
+                combiner.finish(&mut out, budget)?;
             }
         }
         Op::BatchNorm { gamma, beta, mean, var, eps } => {
@@ -216,13 +227,12 @@ fn complete_squares(
     layer: &Layer,
     shape: &[usize],
     mut forms: Forms,
-    max_abs: &[f64],
-    shift_limit: f64,
+    kept: &[KeptNeuron],
 ) -> Result<(Forms, Vec<Root>, Forms), NetError> {
     let Op::Poly2 { granularity, a, b, c } = &layer.op else { return Ok((Forms::new(), Vec::new(), forms)) };
     columns.push(forms.rows())?;
     let per_channel = shape[1..].iter().product::<usize>();
-    let layer_max = max_abs.iter().fold(0.0, |largest: f64, &max| largest.max(max));
+    let mut kept = kept.iter().peekable();
     let (mut roots, mut next) = (Vec::with_capacity(forms.rows()), Forms::new());
     let mut pushed = Ok(());
     let mut activation = |terms: &[(u32, f64)], constant: f64| {
@@ -231,6 +241,7 @@ fn complete_squares(
         }
     };
     forms.rewrite_rows(|row, weights, constant| {
+        let kept = kept.next_if(|kept| kept.entry as usize == row);
         let index = granularity.index(row, row / per_channel);
         let (a, b, c) = (f64::from(a[index]), f64::from(b[index]), f64::from(c[index]));
         let value = columns.column(stage + 1, FeatureKind::Value, row);
@@ -243,35 +254,21 @@ fn complete_squares(
             activation(&[], known);
             return None;
         }
-        let shift = b / (2.0 * a);
-        if a != 0.0 && shift.abs() <= shift_limit * layer_max {
+        if let Some(kept) = kept {
+            let factor = 1.0 / power_of_two(kept.log2_unit);
+            roots.push(Root::Row { factor, shift: 0.0 });
+            activation(&[(value, b / factor), (square, a / (factor * factor))], c);
+            Some((factor, factor * constant))
+        } else {
+            // Neurons without a square are all kept, so a is not zero.
+            let shift = b / (2.0 * a);
             let factor = a.abs().sqrt();
             roots.push(Root::Row { factor, shift });
             activation(&[(square, a.signum())], c - b * shift / 2.0);
             Some((factor, factor * (constant + shift)))
-        } else {
-            let factor = 1.0 / power_of_two_below(max_abs[row]);
-            roots.push(Root::Row { factor, shift: 0.0 });
-            activation(&[(value, b / factor), (square, a / (factor * factor))], c);
-            Some((factor, factor * constant))
         }
     });
     pushed?;
     all_finite(&layer.name, "completed squares", forms.weights.iter().chain(&forms.constants).copied())?;
     Ok((forms, roots, next))
-}
-
-/// Largest power of two not above a positive number, within 2^-40 .. 2^40; 1 for zero.
-fn power_of_two_below(number: f64) -> f64 {
-    if number <= 0.0 {
-        return 1.0;
-    }
-    let mut power = 1.0;
-    while power > number && power > 1e-12 {
-        power /= 2.0;
-    }
-    while power * 2.0 <= number && power < 1e12 {
-        power *= 2.0;
-    }
-    power
 }

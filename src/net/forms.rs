@@ -6,9 +6,13 @@
 
 use super::circuit::{Feature, FeatureKind, Source};
 use super::error::{NetError, at_most};
+use super::lowering::Budget;
 
 /// Largest number of (row, column) pairs of a stage.
 const MAX_NONZEROS: usize = 1 << 27;
+
+/// What a form's place in the list and its constant count for, in weights.
+const FORM_SIZE: usize = 4;
 
 /// Which feature a column number stands for.
 pub(super) struct Columns {
@@ -81,6 +85,11 @@ impl Forms {
 
     pub(super) fn rows(&self) -> usize {
         self.constants.len()
+    }
+
+    /// Weights, and four for what each form takes itself: what a [`Budget`] counts.
+    pub(super) fn size(&self) -> usize {
+        self.weights.len() + FORM_SIZE * self.rows()
     }
 
     /// Positions of a row in `columns` and `weights`.
@@ -156,8 +165,9 @@ pub(super) struct Combiner {
 
 impl Combiner {
     /// For forms over `columns` columns.
-    pub(super) fn new(columns: usize) -> Combiner {
-        Combiner { weights: vec![0.0; columns], present: vec![false; columns], touched: Vec::new(), constant: 0.0 }
+    pub(super) fn new(columns: usize, budget: &mut Budget) -> Result<Combiner, NetError> {
+        budget.step(columns)?;
+        Ok(Combiner { weights: vec![0.0; columns], present: vec![false; columns], touched: Vec::new(), constant: 0.0 })
     }
 
     pub(super) fn add_constant(&mut self, constant: f64) {
@@ -165,7 +175,14 @@ impl Combiner {
     }
 
     /// Adds `factor` times a row.
-    pub(super) fn add_row(&mut self, factor: f64, forms: &Forms, row: usize) {
+    pub(super) fn add_row(
+        &mut self,
+        factor: f64,
+        forms: &Forms,
+        row: usize,
+        budget: &mut Budget,
+    ) -> Result<(), NetError> {
+        budget.step(1 + forms.range(row).len())?;
         self.constant += factor * forms.constants[row];
         for (column, weight) in forms.row(row) {
             let index = column as usize;
@@ -175,10 +192,12 @@ impl Combiner {
             }
             self.weights[index] += factor * weight;
         }
+        Ok(())
     }
 
     /// Appends the sum to `out` and starts over.
-    pub(super) fn finish(&mut self, out: &mut Forms) -> Result<(), NetError> {
+    pub(super) fn finish(&mut self, out: &mut Forms, budget: &mut Budget) -> Result<(), NetError> {
+        budget.make(FORM_SIZE + self.touched.len())?;
         if !self.touched.is_sorted() {
             self.touched.sort_unstable();
         }

@@ -1,16 +1,17 @@
-//! Lowering: network -> draft (exact, f64) -> balanced -> integers -> [`Circuit`], with its calibration figures.
+//! Lowering: network -> decisions -> draft (exact, f64) -> balanced -> integers -> [`Circuit`], with its calibration figures.
 //!
-//! Deterministic to the bit: only + - * / sqrt and round, in a fixed order, no threads.
-//! Not here: folding (see `draft`), grouping into blocks (see `blocks`), figures (see `gains`).
+//! Deterministic to the bit: only + - * / sqrt and round, in a fixed order, no threads. Packages rely on it: most hold a
+//! network and the decisions, and lower again when they are opened.
+//! Not here: decisions (see `lowering`), folding (see `draft`), grouping into blocks (see `blocks`), figures (see `gains`).
 
 use super::balance::balance;
 use super::blocks::{IntegerRows, build_blocks};
-use super::calibration::{Calibration, Ranges, measure_ranges};
+use super::calibration::{Calibration, measure_ranges};
 use super::circuit::{Circuit, Feature, FeatureKind, LinearMap, Source, Stage, StageStats};
 use super::draft::{Draft, DraftStage, Root, draft};
 use super::error::{NetError, all_finite};
 use super::forms::largest_magnitude;
-use super::gains::fill_stats;
+use super::lowering::{Budget, Lowering, LoweringLimits};
 use super::network::Network;
 use super::shadow::{LayerPlaces, Place};
 
@@ -32,11 +33,11 @@ impl Default for LowerOptions {
 }
 
 impl LowerOptions {
-    fn bits(&self, stage: usize) -> u32 {
+    pub(super) fn bits(&self, stage: usize) -> u32 {
         self.stage_bits.get(stage).copied().unwrap_or(self.default_bits)
     }
 
-    fn check(&self) -> Result<(), NetError> {
+    pub(super) fn check(&self) -> Result<(), NetError> {
         for &bits in self.stage_bits.iter().chain([&self.default_bits]) {
             if !(4..=16).contains(&bits) {
                 return Err(NetError::mismatch("lowering options", "weight bits", bits, "4 to 16"));
@@ -54,29 +55,22 @@ impl LowerOptions {
 /// Errors: an invalid network, images of another size, a logit that depends on nothing, sizes beyond the limits.
 pub fn lower(network: &Network, options: &LowerOptions, calibration: &Calibration) -> Result<Circuit, NetError> {
     let ranges = measure_ranges(network, calibration)?;
-    let mut circuit = lower_weights(network, options, &ranges)?;
-    fill_stats(&mut circuit, calibration)?;
-    Ok(circuit)
-}
-
-/// The circuit without its calibration figures (all zero).
-pub(super) fn lower_weights(network: &Network, options: &LowerOptions, ranges: &Ranges) -> Result<Circuit, NetError> {
-    Ok(lower_with_places(network, options, ranges)?.0)
+    Lowering::decide(network, options, &ranges)?.measured_circuit(network, calibration)
 }
 
 /// The circuit without its calibration figures, and where in it the quadratic layers' inputs are.
 pub(super) fn lower_with_places(
     network: &Network,
-    options: &LowerOptions,
-    ranges: &Ranges,
+    lowering: &Lowering,
+    limits: &LoweringLimits,
 ) -> Result<(Circuit, Vec<LayerPlaces>), NetError> {
-    options.check()?;
-    ranges.check(network)?;
-    let mut draft = draft(network, ranges, options.shift_limit)?;
+    network.validate()?;
+    lowering.check(network)?;
+    let mut draft = draft(network, lowering, &mut Budget::new(*limits))?;
     let alive = read_rows(&draft, |stage, position| draft.stages[stage].forms.weights[position] != 0.0);
     balance(&mut draft, &alive);
-    let integers = round_stages(&mut draft, &alive, options)?;
-    let (circuit, places) = assemble(network.input.shape, &draft, &integers, options);
+    let integers = round_stages(&mut draft, &alive, lowering.stage_bits())?;
+    let (circuit, places) = assemble(network.input.shape, &draft, &integers, lowering.stage_bits());
     circuit.validate()?;
     Ok((circuit, places))
 }
@@ -110,7 +104,7 @@ struct IntegerStage {
 
 /// Rounds stage by stage. A root whose row rounds to nothing is a constant: it is folded into the biases that read it and
 /// its columns are zeroed.
-fn round_stages(draft: &mut Draft, alive: &[Vec<bool>], options: &LowerOptions) -> Result<Vec<IntegerStage>, NetError> {
+fn round_stages(draft: &mut Draft, alive: &[Vec<bool>], stage_bits: &[u32]) -> Result<Vec<IntegerStage>, NetError> {
     let last = draft.stages.len() - 1;
     let mut known: Vec<Option<f64>> = vec![None; draft.columns.len()];
     let mut any_known = false;
@@ -127,7 +121,7 @@ fn round_stages(draft: &mut Draft, alive: &[Vec<bool>], options: &LowerOptions) 
         all_finite(name, "weights", forms.weights.iter().copied())?;
         let rows = (0..forms.rows()).filter(|&row| alive[stage][row]);
         let largest = rows.fold(0.0, |most: f64, row| most.max(largest_magnitude(&forms.weights[forms.range(row)])));
-        let limit = f64::from((1i32 << (options.bits(stage) - 1)) - 1);
+        let limit = f64::from((1i32 << (stage_bits[stage] - 1)) - 1);
         // A stage of constants only has no rows in the end; any finite scale will do.
         let scale = if largest > 0.0 { limit / largest } else { 1.0 };
         if !scale.is_finite() {
@@ -148,7 +142,7 @@ fn round_stages(draft: &mut Draft, alive: &[Vec<bool>], options: &LowerOptions) 
                 continue;
             }
             if stage == last {
-                return Err(NetError::ConstantLogit { class: row, weight_bits: options.bits(stage) });
+                return Err(NetError::ConstantLogit { class: row, weight_bits: stage_bits[stage] });
             }
             if let Root::Row { factor, shift } = roots[row] {
                 roots[row] = Root::Constant(constant / factor - shift);
@@ -175,7 +169,7 @@ fn assemble(
     input_shape: [usize; 3],
     draft: &Draft,
     integers: &[IntegerStage],
-    options: &LowerOptions,
+    stage_bits: &[u32],
 ) -> (Circuit, Vec<LayerPlaces>) {
     let alive = read_rows(draft, |stage, position| integers[stage].weights[position] != 0);
     let mut stage_number = Vec::new();
@@ -230,7 +224,7 @@ fn assemble(
             blocks,
             bias,
             weight_scale: integer.scale,
-            weight_bits: options.bits(stage),
+            weight_bits: stage_bits[stage],
         };
         stages.push(Stage { name: source.name.clone(), features, map, stats: StageStats::ZERO });
     }

@@ -14,6 +14,7 @@ use super::circuit::Circuit;
 use super::error::NetError;
 use super::integer::Run;
 use super::lower::{LowerOptions, lower_with_places};
+use super::lowering::{Lowering, LoweringLimits};
 use super::network::{Network, Op};
 
 /// Where the inputs x of one quadratic layer are found in a circuit.
@@ -68,8 +69,8 @@ impl Shadow {
     ///
     /// Errors: as [`lower`](super::lower()), or ranges of another architecture.
     pub fn new(network: &Network, options: &LowerOptions, ranges: &Ranges) -> Result<Shadow, NetError> {
-        network.validate()?;
-        let (circuit, lowered) = lower_with_places(network, options, ranges)?;
+        let lowering = Lowering::decide(network, options, ranges)?;
+        let (circuit, lowered) = lower_with_places(network, &lowering, &LoweringLimits::OWN)?;
         let shapes = network.value_shapes()?;
         let mut lowered = lowered.into_iter().peekable();
         let mut layers = Vec::new();

@@ -4,6 +4,7 @@ use super::bits::agreement;
 use super::calibration::measure_ranges;
 use super::circuit::{Circuit, Feature, FeatureKind, Source};
 use super::draft::draft;
+use super::lowering::{Budget, Lowering, LoweringLimits};
 use super::network::{Granularity, InputSpec, Layer, Op};
 use super::sample::{random_images, random_network};
 use super::{Calibration, LowerOptions, NetError, Network, choose_bits, lower};
@@ -64,7 +65,8 @@ fn samples_have_every_layer_kind() {
 fn folding_is_exact_before_rounding() {
     for (network, images) in samples() {
         let ranges = measure_ranges(&network, &images).unwrap();
-        let draft = draft(&network, &ranges, 8.0).unwrap();
+        let lowering = Lowering::decide(&network, &LowerOptions::default(), &ranges).unwrap();
+        let draft = draft(&network, &lowering, &mut Budget::new(LoweringLimits::OWN)).unwrap();
         for image in 0..4 {
             let mut buffers: Vec<Vec<f64>> = vec![images.x.iter().skip(image).step_by(IMAGES).copied().collect()];
             for stage in &draft.stages {

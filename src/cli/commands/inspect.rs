@@ -128,6 +128,7 @@ fn model(path: &Path, facts: &mut Facts) -> Result<(), CliError> {
     facts.add("weight_bits", bits.collect::<Vec<_>>());
     facts.add("macs", package.circuit.total_macs());
     facts.add("squarings", package.circuit.total_squares());
+    facts.add("circuit_form", if package.lowering.is_some() { "made from the network" } else { "stored" });
     facts.add("canaries", package.canaries.len());
     if let Some(report) = &package.ranges {
         ranges(report, &package.network, facts);
@@ -254,18 +255,21 @@ mod tests {
     use super::*;
     use crate::net::calibration::Ranges;
     use crate::net::sample::{random_images, random_network};
-    use crate::net::{LowerOptions, lower};
+    use crate::net::{LowerOptions, Lowering};
 
     #[test]
     fn ranges_of_a_package_are_shown_by_layer_with_the_worst_images() {
         let network = random_network(3, 2, false);
         let images = random_images(&network, 40, 1);
-        let circuit = lower(&network, &LowerOptions::default(), &images).unwrap();
+        let ranges = Ranges::measure(&network, &images).unwrap();
+        let lowering = Lowering::decide(&network, &LowerOptions::default(), &ranges).unwrap();
+        let circuit = lowering.measured_circuit(&network, &images).unwrap();
         let limits = Ranges::measure(&network, &images.first(10)).unwrap().limits();
         let report = network.observe_ranges(&images.x, 40, 0, &limits).unwrap().report();
         let package = ModelPackage {
             network,
             circuit,
+            lowering: Some(lowering),
             canaries: Vec::new(),
             ranges: Some(report.clone()),
             provenance: std::collections::BTreeMap::new(),
@@ -274,6 +278,9 @@ mod tests {
         let path = folder.path().join("model.nsm");
         package.write(&path).unwrap();
         let shown = run(&InspectArgs { file: path }).unwrap();
+        assert_eq!(shown.json["circuit_form"], "made from the network");
+        let section = shown.json["sections"].as_array().unwrap().iter().find(|place| place["name"] == "lowering.json");
+        assert!(section.unwrap()["bytes"].as_u64().unwrap() > 100, "{}", shown.text);
         assert_eq!(shown.json["ranges"]["images"], 40);
         let values = shown.json["ranges"]["values"].as_array().unwrap();
         assert_eq!(values.len(), 3);

@@ -74,7 +74,8 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
         provenance.insert("stated_accuracy_percent", stated);
     }
     let provenance = provenance.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let package = ModelPackage { network, circuit: choice.circuit, canaries, ranges: None, provenance };
+    let lowering = Some(choice.lowering);
+    let package = ModelPackage { network, circuit: choice.circuit, lowering, canaries, ranges: None, provenance };
     let model_id = package.write(&args.out)?;
     let package_bytes =
         std::fs::metadata(&args.out).map_err(|source| CliError::Read { path: args.out.clone(), source })?.len();

@@ -1,6 +1,8 @@
 //! Model packages, `.nsm`: the network as trained, the integer circuit made of it, canaries and provenance in one file.
 //!
 //! A container of kind `model`; `FORMATS.md` lists its sections. Writing the same package twice gives the same bytes.
+//! Where lowering the network gives the circuit again, bit for bit, the file holds the decisions of lowering instead of the
+//! circuit (compact form); the model id is the same in both forms, and opening requires it of the circuit made anew.
 //! Everything is checked on reading and on writing alike, so that an accepted package has consistent lengths, indices
 //! in range, finite reals, no output that is constant, and a network and a circuit that are valid each by itself and take
 //! and give the same shapes. Not here: whether the two compute the same (see `net`), any key.
@@ -8,6 +10,7 @@
 mod check;
 mod circuit;
 mod json;
+mod lowering;
 mod network;
 mod ranges;
 mod sections;
@@ -16,11 +19,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::net::circuit::Circuit;
+use crate::net::lowering::Lowering;
 use crate::net::network::Network;
 use crate::net::ranges::RangeReport;
 
 use check::{check_canaries, check_circuit, check_network};
 use circuit::{decode_circuit, encode_circuit};
+use lowering::{decode_lowering, encode_lowering, lower_again};
 use network::{decode_network, encode_network};
 use ranges::{decode_ranges, encode_ranges};
 use sections::{
@@ -31,6 +36,8 @@ use super::{Container, ContainerWriter, FormatError, Kind, OpenLimits};
 
 /// Longest package accepted.
 const FILE_CAP_BYTES: u64 = 1 << 32;
+/// Entry of provenance that tells the version which made a package.
+const MADE_WITH: &str = "nightshift_version";
 /// Metadata key of the model id.
 const MODEL_ID: &str = "model_id";
 /// First line of the text whose hash is the model id.
@@ -52,6 +59,8 @@ pub struct ModelPackage {
     pub network: Network,
     /// As evaluated.
     pub circuit: Circuit,
+    /// What makes this very circuit of the network; `None` for a circuit from elsewhere. Not part of the model id.
+    pub lowering: Option<Lowering>,
     /// Known answers; may be empty.
     pub canaries: Vec<Canary>,
     /// How large the network's values were over the training set; absent in packages made without one.
@@ -61,11 +70,14 @@ pub struct ModelPackage {
 }
 
 impl ModelPackage {
-    /// Writes the package, replacing `path`; returns the model id. Errors: a package that [`ModelPackage::open`] would
-    /// refuse, and those of [`ContainerWriter`].
+    /// Writes the package, replacing `path`; returns the model id. The form is compact where `lowering` makes the very
+    /// circuit within [`LoweringLimits::FOREIGN`](crate::net::LoweringLimits::FOREIGN), else full, without `lowering`. Errors:
+    /// a package that [`ModelPackage::open`] would refuse, and those of [`ContainerWriter`].
     pub fn write(&self, path: &Path) -> Result<String, FormatError> {
-        let packed = self.pack().map_err(|error| error.in_file(path))?;
-        let id = model_id(&packed);
+        let Packed { network, circuit, rest } = self.pack().map_err(|error| error.in_file(path))?;
+        let id = model_id(network.iter().chain(&circuit).chain(&rest));
+        let compact = self.pack_lowering(&circuit).map_err(|error| error.in_file(path))?;
+        let packed: Vec<_> = network.into_iter().chain(compact.unwrap_or(circuit)).chain(rest).collect();
         let metadata = BTreeMap::from([(MODEL_ID.to_string(), id.clone())]);
         let specs: Vec<_> = packed.iter().map(|section| section.spec.clone()).collect();
         let writer = ContainerWriter::create(path, Kind::Model, &metadata, &specs)?;
@@ -84,13 +96,24 @@ impl ModelPackage {
         let package = Self::unpack(&container).map_err(|error| error.in_file(path))?;
         // Computed from what was understood, not from the bytes: so a model has one id however its JSON is spelled.
         let (found, expected) = (container.metadata(MODEL_ID)?, package.model_id()?);
-        if found != expected { Err(FormatError::invalid(MODEL_ID, found, expected).in_file(path)) } else { Ok(package) }
+        if found == expected {
+            return Ok(package);
+        }
+        let error = if package.lowering.is_none() {
+            FormatError::invalid(MODEL_ID, found, expected)
+        } else {
+            let made_with = package.provenance.get(MADE_WITH).map_or("an unknown version", String::as_str);
+            let made_with = made_with.chars().filter(|letter| !letter.is_control()).take(40).collect();
+            FormatError::LoweredOtherwise { found: expected, expected: found.to_owned(), made_with }
+        };
+        Err(error.in_file(path))
     }
 
-    /// BLAKE3 (hexadecimal) over network, circuit, canaries and ranges, as they are written; provenance does not enter.
-    /// Errors: an inconsistent package.
+    /// BLAKE3 (hexadecimal) over network, circuit, canaries and ranges, as the full form has them; provenance does not enter,
+    /// nor does the form. Errors: an inconsistent package.
     pub fn model_id(&self) -> Result<String, FormatError> {
-        Ok(model_id(&self.pack()?))
+        let Packed { network, circuit, rest } = self.pack()?;
+        Ok(model_id(network.iter().chain(&circuit).chain(&rest)))
     }
 
     fn check(&self) -> Result<(), FormatError> {
@@ -117,24 +140,50 @@ impl ModelPackage {
         Ok(())
     }
 
-    /// All sections that are not empty, in file order.
-    fn pack(&self) -> Result<Vec<PackedSection>, FormatError> {
+    /// All sections of the full form that are not empty, in file order.
+    fn pack(&self) -> Result<Packed, FormatError> {
         self.check()?;
-        let mut packed = Vec::new();
-        encode_network(&self.network, &mut packed)?;
-        encode_circuit(&self.circuit, &mut packed)?;
-        encode_canaries(&self.canaries, &mut packed);
-        encode_ranges(self.ranges.as_ref(), &mut packed)?;
-        encode_provenance(&self.provenance, &mut packed)?;
-        packed.retain(|section| !section.bytes.is_empty());
+        let mut packed = Packed { network: Vec::new(), circuit: Vec::new(), rest: Vec::new() };
+        encode_network(&self.network, &mut packed.network)?;
+        encode_circuit(&self.circuit, &mut packed.circuit)?;
+        encode_canaries(&self.canaries, &mut packed.rest);
+        encode_ranges(self.ranges.as_ref(), &mut packed.rest)?;
+        encode_provenance(&self.provenance, &mut packed.rest)?;
+        for sections in [&mut packed.network, &mut packed.circuit, &mut packed.rest] {
+            sections.retain(|section| !section.bytes.is_empty());
+        }
         Ok(packed)
+    }
+
+    /// The sections that stand for those of the circuit; `None` where they would not give the same bytes again.
+    fn pack_lowering(&self, circuit: &[PackedSection]) -> Result<Option<Vec<PackedSection>>, FormatError> {
+        let Some(lowering) = &self.lowering else { return Ok(None) };
+        let Ok(again) = lower_again(&self.network, lowering, &self.circuit) else { return Ok(None) };
+        let mut sections = Vec::new();
+        encode_circuit(&again, &mut sections)?;
+        sections.retain(|section| !section.bytes.is_empty());
+        if sections != circuit {
+            return Ok(None);
+        }
+        sections.clear();
+        encode_lowering(lowering, &self.circuit, &mut sections)?;
+        sections.retain(|section| !section.bytes.is_empty());
+        Ok(Some(sections))
     }
 
     fn unpack(container: &Container) -> Result<Self, FormatError> {
         let mut sections = Sections::new(container);
+        let network = decode_network(&mut sections)?;
+        // First of all, because lowering indexes by what the network says.
+        check_network(&network)?;
+        let (lowering, circuit) = match decode_lowering(&mut sections, &network)? {
+            Some((lowering, circuit)) => (Some(lowering), circuit),
+            None => (None, decode_circuit(&mut sections)?),
+        };
         let package = Self {
-            network: decode_network(&mut sections)?,
-            circuit: decode_circuit(&mut sections)?,
+            network,
+            circuit,
+            lowering,
             canaries: decode_canaries(&mut sections)?,
             ranges: decode_ranges(&mut sections)?,
             provenance: decode_provenance(&mut sections)?,
@@ -145,10 +194,17 @@ impl ModelPackage {
     }
 }
 
+/// Sections of the full form, in file order.
+struct Packed {
+    network: Vec<PackedSection>,
+    circuit: Vec<PackedSection>,
+    /// Canaries, ranges, provenance.
+    rest: Vec<PackedSection>,
+}
+
 /// BLAKE3 of a text: a first line, then one line a section in order of name (see `FORMATS.md`).
-fn model_id(packed: &[PackedSection]) -> String {
+fn model_id<'a>(packed: impl Iterator<Item = &'a PackedSection>) -> String {
     let mut lines: Vec<String> = packed
-        .iter()
         .filter(|section| section.spec.name != PROVENANCE)
         .map(|section| {
             let sides: Vec<String> = section.spec.shape.iter().map(ToString::to_string).collect();

@@ -18,7 +18,7 @@ const JSON_CAP_BYTES: usize = 8 << 20;
 pub(super) const PROVENANCE: &str = "provenance.json";
 
 /// A section with its bytes, ready to be written.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct PackedSection {
     pub(super) spec: SectionSpec,
     pub(super) bytes: Vec<u8>,
@@ -116,6 +116,11 @@ impl<T: Element> Numbers<'_, T> {
         };
         self.rest = rest;
         decode(taken)
+    }
+
+    /// All that are left.
+    pub(super) fn rest(&mut self) -> Result<Vec<T>, FormatError> {
+        self.take(self.rest.len() / T::DTYPE.size_bytes())
     }
 
     /// Refuses numbers that nothing refers to.

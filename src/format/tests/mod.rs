@@ -1,6 +1,7 @@
 //! Tests of the format room: round trips, damage, hostile files.
 
 mod ciphertexts;
+mod compact;
 mod container;
 mod hostile;
 mod keys;

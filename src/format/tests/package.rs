@@ -79,6 +79,7 @@ fn toy() -> ModelPackage {
     ModelPackage {
         network: Network { name: "toy-net_1".into(), dataset: "caf\u{e9}".into(), input, layers },
         circuit: Circuit { input_shape: [1, 2, 2], input_stats: stats(0.5), stages: vec![first, second] },
+        lowering: None,
         canaries: vec![canary(1.0), canary(2.0)],
         ranges: None,
         provenance: BTreeMap::from([("command".to_string(), "model import".to_string())]),
@@ -235,7 +236,7 @@ fn forge(package: &ModelPackage, path: &Path, name: &str, shape: &[usize], bytes
 }
 
 /// What is said against a package with one section replaced.
-fn refusal_of(package: &ModelPackage, path: &Path, name: &str, shape: &[usize], bytes: &[u8]) -> String {
+pub(super) fn refusal_of(package: &ModelPackage, path: &Path, name: &str, shape: &[usize], bytes: &[u8]) -> String {
     forge(package, path, name, shape, bytes);
     ModelPackage::open(path).expect_err(name).root().to_string()
 }

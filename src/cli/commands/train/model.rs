@@ -261,7 +261,9 @@ fn pack(
         provenance.insert("test_accuracy_integer", test.integer.to_string());
     }
     let provenance = provenance.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let package = ModelPackage { network, circuit: choice.circuit, canaries, ranges: Some(ranges), provenance };
+    let lowering = Some(choice.lowering);
+    let package =
+        ModelPackage { network, circuit: choice.circuit, lowering, canaries, ranges: Some(ranges), provenance };
     let model_id = package.write(&args.out)?;
     Ok(Packed { package, model_id, plan, stage_bits, test })
 }
