@@ -107,7 +107,11 @@ pub(super) fn build(
     let outputs = shapes.last().map_or(0, |shape| if shape.len() == 1 { shape[0] } else { 0 });
     if outputs != classes {
         let found = format!("{:?}", shapes.last().map_or(&[][..], Vec::as_slice));
-        return Err(TrainError::setting("shape of the last layer's output", found, format!("[{classes}], one a class")));
+        return Err(TrainError::setting(
+            "shape of the last layer's output",
+            found,
+            format!("[{classes}], one a class"),
+        ));
     }
     let network =
         Network { name: recipe.name.clone(), dataset: recipe.dataset.clone(), input: input.clone(), layers: built };

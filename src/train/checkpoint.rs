@@ -166,13 +166,16 @@ pub(super) fn read(
         if view.dtype() != Dtype::F32 {
             return Err(wrong(path, name, format!("{:?}", view.dtype()), "F32"));
         }
-        Ok(view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect())
+        Ok(view
+            .data()
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .collect())
     };
     let fetch_running = |prefix: &str, like: &[Running]| -> Result<Vec<Running>, TrainError> {
         let mut all = Vec::new();
         for (index, like) in like.iter().enumerate() {
-            let (mean, var) =
-                (fetch(&format!("{prefix}.{index}.mean"))?, fetch(&format!("{prefix}.{index}.var"))?);
+            let (mean, var) = (fetch(&format!("{prefix}.{index}.mean"))?, fetch(&format!("{prefix}.{index}.var"))?);
             if mean.len() != like.mean.len() || var.len() != like.var.len() {
                 return Err(wrong(path, &format!("{prefix}.{index}"), mean.len(), like.mean.len()));
             }

@@ -3,7 +3,6 @@
 //! Each step takes a batch in equal shards. A shard varies its images, asks the teacher, runs forward and backward; the
 //! gradients of all shards are added in their order, then one step of the optimiser is taken.
 
-use burn::tensor::{Device, Tensor};
 use super::augment::Augmenter;
 use super::data::TrainingData;
 use super::error::TrainError;
@@ -13,6 +12,7 @@ use super::model::{Forward, Mode, Model, Running, host};
 use super::optimiser::{Rates, State, learning_rate};
 use super::parallel::Lanes;
 use super::random::Stream;
+use burn::tensor::{Device, Tensor};
 
 /// Images evaluated at once.
 const EVALUATED_IMAGES: usize = 250;
@@ -117,7 +117,16 @@ impl Fit<'_> {
             let held_out = &self.data.held_out;
             let measured = match held_out.is_empty() {
                 true => None,
-                false => Some(evaluate(self.model, values, running, relu_share, self.data, held_out, self.augmenter, self.lanes)),
+                false => Some(evaluate(
+                    self.model,
+                    values,
+                    running,
+                    relu_share,
+                    self.data,
+                    held_out,
+                    self.augmenter,
+                    self.lanes,
+                )),
             };
             let record = EpochRecord {
                 phase: self.phase,
@@ -126,7 +135,12 @@ impl Fit<'_> {
                 loss: loss_sum / self.epoch_steps as f64,
                 train_accuracy: right as f64 / (self.epoch_steps * self.batch) as f64,
                 held_out_accuracy: measured.as_ref().map(|measured| measured.accuracy),
-                learning_rate: learning_rate(self.rates.learning_rate, self.warm_up, state.steps.saturating_sub(1), steps),
+                learning_rate: learning_rate(
+                    self.rates.learning_rate,
+                    self.warm_up,
+                    state.steps.saturating_sub(1),
+                    steps,
+                ),
                 relu_share: f64::from(relu_share),
                 largest_input: measured.as_ref().map(|measured| measured.largest_input),
                 gradient_norm: norm_sum / self.epoch_steps as f64,
@@ -223,8 +237,7 @@ impl Fit<'_> {
             let mode = Mode { running: Some(&teacher.running), relu_share: 0.0, integers: None };
             teacher.model.forward(&teacher.values, x.clone(), mode)
         });
-        let leaves: Vec<Tensor<1>> =
-            state.values.iter().map(|value| value.clone().autodiff().require_grad()).collect();
+        let leaves: Vec<Tensor<1>> = state.values.iter().map(|value| value.clone().autodiff().require_grad()).collect();
         let mode = Mode {
             // Integers are those of the folded network, so batch normalisation stands still with them.
             running: exact.is_some().then_some(state.running.as_slice()),
@@ -238,7 +251,11 @@ impl Fit<'_> {
         let gradients = total.backward();
         Ok(ShardResult {
             gradients: leaves.iter().map(|leaf| leaf.grad(&gradients)).collect(),
-            statistics: forward.statistics.into_iter().map(|(mean, var, count)| (host(mean), host(var), count)).collect(),
+            statistics: forward
+                .statistics
+                .into_iter()
+                .map(|(mean, var, count)| (host(mean), host(var), count))
+                .collect(),
             loss: f64::from(value),
             right,
         })
@@ -263,9 +280,9 @@ impl Fit<'_> {
                     found.iter().map(|batch| pick(&batch[index])).sum::<f64>() / batches as f64
                 };
                 running.mean[channel] = mean(&|batch| f64::from(batch.0[channel])) as f32;
-                running.var[channel] = mean(&|(_, var, count)| {
-                    f64::from(var[channel]) * *count as f64 / (*count as f64 - 1.0).max(1.0)
-                }) as f32;
+                running.var[channel] =
+                    mean(&|(_, var, count)| f64::from(var[channel]) * *count as f64 / (*count as f64 - 1.0).max(1.0))
+                        as f32;
             }
         }
         Ok(())

@@ -244,10 +244,9 @@ impl Model {
                         }
                     }
                 }
-                Step::AvgPool { kernel, stride } => avg_pool2d(
-                    value,
-                    burn::tensor::ops::AvgPoolOptions::new([*kernel; 2]).with_stride([*stride; 2]),
-                ),
+                Step::AvgPool { kernel, stride } => {
+                    avg_pool2d(value, burn::tensor::ops::AvgPoolOptions::new([*kernel; 2]).with_stride([*stride; 2]))
+                }
                 Step::Flatten => {
                     let [images, channels, rows, columns] = value.dims();
                     value.reshape([images, channels * rows * columns, 1, 1])

@@ -124,8 +124,7 @@ fn adamw(weight_decay: f64) -> AdamW {
 /// |a| at least `least`, with its sign (plus for zero).
 fn kept_apart_from_zero(a: Tensor<1>, least: f32) -> Tensor<1> {
     let device = a.device();
-    let values: Vec<f32> =
-        host(a).into_iter().map(|a| if a.abs() >= least { a } else { least.copysign(a) }).collect();
+    let values: Vec<f32> = host(a).into_iter().map(|a| if a.abs() >= least { a } else { least.copysign(a) }).collect();
     Tensor::from_data(TensorData::from(values.as_slice()), &device)
 }
 

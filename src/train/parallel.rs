@@ -30,7 +30,9 @@ impl Lanes {
                 .enumerate()
                 .map(|(lane, pool)| {
                     scope.spawn(move || {
-                        pool.install(|| (lane..pieces).step_by(lanes).map(|piece| (piece, work(piece))).collect::<Vec<_>>())
+                        pool.install(|| {
+                            (lane..pieces).step_by(lanes).map(|piece| (piece, work(piece))).collect::<Vec<_>>()
+                        })
                     })
                 })
                 .collect();

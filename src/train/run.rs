@@ -162,10 +162,8 @@ impl<'a> Run<'a> {
         };
         let epoch_steps = data.used.len() / recipe.train.batch;
         data.expect_batch(recipe.train.batch)?;
-        let owner = Owner {
-            recipe: blake3::hash(recipe.to_toml()?.as_bytes()).to_hex().to_string(),
-            data: data.digest(),
-        };
+        let owner =
+            Owner { recipe: blake3::hash(recipe.to_toml()?.as_bytes()).to_hex().to_string(), data: data.digest() };
         Ok(Run {
             recipe,
             data,
@@ -240,7 +238,11 @@ impl<'a> Run<'a> {
         if let Some(quantise) = &self.recipe.quantise {
             stage_bits = quantise.bits.stages(stages);
             if stage_bits.len() != stages {
-                return Err(TrainError::setting("quantise.bits", format!("{} numbers", stage_bits.len()), format!("{stages}, one a stage")));
+                return Err(TrainError::setting(
+                    "quantise.bits",
+                    format!("{} numbers", stage_bits.len()),
+                    format!("{stages}, one a stage"),
+                ));
             }
             if quantise.steps > 0 {
                 let mut state = match (quantising, &weights) {
@@ -253,7 +255,8 @@ impl<'a> Run<'a> {
                 (fit.epochs, fit.epoch_steps, fit.blend) = (1, quantise.steps, 0.0);
                 (fit.rates.learning_rate, fit.rates.average) = (quantise.learning_rate, 0.0);
                 let network = self.student.trained(&kept(&state))?;
-                let exact = quantise::Exact::new(network, &self.student.model.slots, &stage_bits, self.data, &self.augmenter)?;
+                let exact =
+                    quantise::Exact::new(network, &self.student.model.slots, &stage_bits, self.data, &self.augmenter)?;
                 let make = |state: &State, _step: usize| exact.at(state);
                 fit.integers = Some(&make);
                 let teacher = taught.as_ref();
@@ -388,7 +391,8 @@ impl<'a> Run<'a> {
             (Phase::Teacher, Some(subject)) => &subject.model,
             _ => &self.student.model,
         };
-        let teacher = self.teacher.as_ref().zip(teacher).map(|(subject, weights)| (subject.model.slots.as_slice(), weights));
+        let teacher =
+            self.teacher.as_ref().zip(teacher).map(|(subject, weights)| (subject.model.slots.as_slice(), weights));
         checkpoint::write(path, &self.owner, phase, state, &model.slots, history, teacher)?;
         observer.observe(&Event::Checkpoint(path));
         Ok(())
