@@ -61,9 +61,15 @@ pub(super) struct Fit<'a> {
     pub(super) integers: Option<&'a Integers<'a>>,
 }
 
+/// Mean and (biased) variance of a batch normalisation, one a channel, and how many numbers a channel they are over.
+type Statistics = (Vec<f32>, Vec<f32>, usize);
+
+/// Is told the state and the record of an epoch.
+type AfterEpoch<'a> = dyn FnMut(&State, &EpochRecord, &mut dyn Observer) -> Result<(), TrainError> + 'a;
+
 struct ShardResult {
     gradients: Vec<Option<Tensor<1>>>,
-    statistics: Vec<(Vec<f32>, Vec<f32>, usize)>,
+    statistics: Vec<Statistics>,
     loss: f64,
     right: usize,
 }
@@ -74,7 +80,7 @@ impl Fit<'_> {
         &self,
         state: &mut State,
         observer: &mut dyn Observer,
-        after_epoch: &mut dyn FnMut(&State, &EpochRecord, &mut dyn Observer) -> Result<(), TrainError>,
+        after_epoch: &mut AfterEpoch,
     ) -> Result<(), TrainError> {
         let steps = self.epochs * self.epoch_steps;
         let mut going = observer.observe(&Event::Phase { phase: self.phase, steps, done_steps: state.steps });
@@ -161,7 +167,7 @@ impl Fit<'_> {
     }
 
     /// Loss, images with the right label, norm of the gradient.
-    fn step(
+    pub(super) fn step(
         &self,
         state: &mut State,
         images: &[u32],
@@ -267,11 +273,11 @@ impl Fit<'_> {
             let x = self.model.images(pixels, &Device::flex());
             let forward = self.model.forward(values, x, Mode { running: None, relu_share: 0.0, integers: None });
             let host_all = |(mean, var, count)| (host(mean), host(var), count);
-            forward.statistics.into_iter().map(host_all).collect::<Vec<(Vec<f32>, Vec<f32>, usize)>>()
+            forward.statistics.into_iter().map(host_all).collect::<Vec<Statistics>>()
         });
         for (index, running) in running.iter_mut().enumerate() {
             for channel in 0..running.mean.len() {
-                let mean = |pick: &dyn Fn(&(Vec<f32>, Vec<f32>, usize)) -> f64| {
+                let mean = |pick: &dyn Fn(&Statistics) -> f64| {
                     found.iter().map(|batch| pick(&batch[index])).sum::<f64>() / batches as f64
                 };
                 running.mean[channel] = mean(&|batch| f64::from(batch.0[channel])) as f32;

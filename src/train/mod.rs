@@ -9,6 +9,8 @@
 //! number of threads. Not here: files of data, packages, plans (the command does those), any cryptography.
 
 mod augment;
+#[doc(hidden)]
+pub mod bench;
 mod build;
 mod checkpoint;
 mod data;
@@ -29,3 +31,6 @@ pub use error::TrainError;
 pub use events::{EpochRecord, Event, Observer, Phase};
 pub use recipe::Recipe;
 pub use run::{RunOptions, Rung, Trained, ladder, train};
+
+#[cfg(test)]
+mod tests;

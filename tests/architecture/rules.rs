@@ -32,7 +32,7 @@ const DOORS: [(&str, &[&str]); 8] = [
     ("clap", &["src/cli/", "src/bin/"]),
     ("clap_complete", &["src/cli/", "src/bin/"]),
     ("tracing_subscriber", &["src/bin/", "src/cli/logging.rs"]),
-    ("safetensors", &["src/format/"]),
+    ("safetensors", &["src/format/", "src/train/checkpoint.rs"]),
     ("indicatif", &["src/cli/"]),
 ];
 

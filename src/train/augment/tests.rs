@@ -73,7 +73,7 @@ fn a_shift_moves_whole_pixels_and_pixel_0_comes_in() {
     let augmenter = augmenter(AugmentRecipe::default());
     let pixels = image(2 * PLANE);
     let plain = normalised(&augmenter, &pixels);
-    let black = normalised(&augmenter, &vec![0; 2 * PLANE]);
+    let black = normalised(&augmenter, &[0; 2 * PLANE]);
     for shift in [[0, 0], [2, -3], [-6, 8], [6, -8], [-1, 0]] {
         let wanted: Vec<f32> = (0..2 * PLANE)
             .map(|place| {

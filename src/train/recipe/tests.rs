@@ -178,7 +178,7 @@ fn a_number_out_of_range_is_named() {
         ("with = 1", "with = 4", "layer 4: with is 4, expected 0 (the image) to 3 (an earlier layer)"),
         ("kernel = 2", "kernel = 0", "layer 5: kernel is 0, expected 1 to 65536"),
         ("stride = 1", "stride = 0", "layer 5: stride is 0, expected 1 to 65536"),
-        ("out = 10", "out = 0", "layer 7: out is 0, expected 1 to 65536"),
+        ("\"dense\"\nout = 10", "\"dense\"\nout = 0", "layer 7: out is 0, expected 1 to 65536"),
         (
             "init = [0.5,",
             "init = [0.03125,",
