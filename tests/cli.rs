@@ -262,10 +262,14 @@ fn inspect_describes_and_checks() {
     assert_eq!((&object["kind"], &object["verified"]), (&"model".into(), &true.into()));
     assert_eq!(object["file_bytes"], std::fs::metadata(harness::MODEL).unwrap().len());
     assert_eq!(object["provenance"]["calibration_images"], "1000");
-    assert_eq!(object["circuit_form"], "stored");
+    assert_eq!(object["circuit_form"], "made from the network");
     let sections = object["sections"].as_array().unwrap();
+    assert!(sections.iter().any(|section| section["name"] == "lowering.json"));
+    let full = stage.run(concat!("inspect ", env!("CARGO_MANIFEST_DIR"), "/tests/data/full-form.nsm --json")).json();
+    assert_eq!(full["circuit_form"], "stored");
+    let sections = full["sections"].as_array().unwrap();
     assert!(sections.iter().any(|section| section["name"] == "circuit.weights" && section["bytes"] == 105_980));
-    assert!(stage.run("inspect MODEL").out.contains("conv2d 1x28x28"));
+    assert!(stage.run("inspect MODEL").out.contains("conv2d + batchnorm 1x28x28"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! Layout: safetensors, all F32. `KEPT.SLOT` with KEPT one of `value`, `moment1`, `moment2`, `average`; `running.K.mean`, `.var` and
 //! `average_running.K.mean`, `.var`; `teacher.SLOT`, `teacher_running.K...` of the finished teacher. Metadata: a JSON object under `run`
-//! (version, digests of recipe and data, phase, steps, counts of the moments, records of the epochs so far).
+//! (version, digests of recipe, data and tensors, phase, steps, counts of the moments, records of the epochs so far).
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -48,6 +48,20 @@ struct Header {
     moment_steps: Vec<Option<usize>>,
     history: Vec<EpochRecord>,
     teacher: bool,
+    /// BLAKE3, hexadecimal, of every tensor's name, length and bytes in order of names: a flipped bit must not resume.
+    tensors: String,
+}
+
+/// The digest of [`Header::tensors`].
+fn tensors_digest<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, bytes) in tensors {
+        for part in [name.as_bytes(), bytes] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// What a checkpoint belongs to: BLAKE3 of recipe and data, hexadecimal.
@@ -95,6 +109,10 @@ pub(super) fn write(
             tensors.insert(format!("teacher.{}", slot.name), values.clone());
         }
     }
+    let bytes: BTreeMap<String, Vec<u8>> = tensors
+        .into_iter()
+        .map(|(name, values)| (name, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
+        .collect();
     let header = Header {
         version: VERSION,
         recipe: owner.recipe.clone(),
@@ -105,12 +123,9 @@ pub(super) fn write(
         moment_steps: state.moments.iter().map(|moment| moment.as_ref().map(|state| state.momentum.time)).collect(),
         history: history.to_vec(),
         teacher: teacher.is_some(),
+        tensors: tensors_digest(bytes.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))),
     };
     let header = serde_json::to_string(&header).map_err(|error| wrong(path, "header", error, "numbers"))?;
-    let bytes: BTreeMap<String, Vec<u8>> = tensors
-        .into_iter()
-        .map(|(name, values)| (name, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
-        .collect();
     let views: Result<Vec<(&String, TensorView)>, _> = bytes
         .iter()
         .map(|(name, bytes)| TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map(|view| (name, view)))
@@ -128,14 +143,15 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Reads a checkpoint of this recipe and data, for a model of these slots (those of its phase; and of the teacher).
+/// Reads a checkpoint of this recipe and data, for a model of these slots with their lengths (those of its phase; and of
+/// the teacher).
 ///
 /// # Errors
 /// A file that cannot be read, is none, or belongs to another recipe or other data.
 pub(super) fn read(
     path: &Path,
     owner: &Owner,
-    slots_of: &dyn Fn(Phase) -> (Vec<Slot>, Vec<Running>),
+    slots_of: &dyn Fn(Phase) -> (Vec<(Slot, usize)>, Vec<Running>),
 ) -> Result<Checkpoint, TrainError> {
     let failed = |source| TrainError::Io { path: path.to_owned(), source };
     let length = std::fs::metadata(path).map_err(failed)?.len();
@@ -159,6 +175,16 @@ pub(super) fn read(
         if found != expected {
             return Err(wrong(path, what, found, expected));
         }
+    }
+    let mut names = tensors.names();
+    names.sort_unstable();
+    let mut contents = Vec::with_capacity(names.len());
+    for name in names {
+        contents.push((name, tensors.tensor(name).map_err(not_one)?.data()));
+    }
+    let found = tensors_digest(contents.into_iter());
+    if found != header.tensors {
+        return Err(wrong(path, "digest of the tensors", found, &header.tensors));
     }
 
     let fetch = |name: &str| -> Result<Vec<f32>, TrainError> {
@@ -186,8 +212,16 @@ pub(super) fn read(
     let device = Device::flex();
     let tensor = |values: Vec<f32>| Tensor::<1>::from_data(TensorData::from(values.as_slice()), &device);
     let (slots, running_like) = slots_of(header.phase);
-    let fetch_all = |prefix: &str, slots: &[Slot]| -> Result<Vec<Vec<f32>>, TrainError> {
-        slots.iter().map(|slot| fetch(&format!("{prefix}.{}", slot.name))).collect()
+    let fetch_slot = |prefix: &str, (slot, length): &(Slot, usize)| -> Result<Vec<f32>, TrainError> {
+        let name = format!("{prefix}.{}", slot.name);
+        let values = fetch(&name)?;
+        if values.len() != *length {
+            return Err(wrong(path, &format!("length of {name}"), values.len(), length));
+        }
+        Ok(values)
+    };
+    let fetch_all = |prefix: &str, slots: &[(Slot, usize)]| -> Result<Vec<Vec<f32>>, TrainError> {
+        slots.iter().map(|slot| fetch_slot(prefix, slot)).collect()
     };
     let values: Vec<Tensor<1>> = fetch_all("value", &slots)?.into_iter().map(tensor).collect();
     if header.moment_steps.len() != slots.len() {
@@ -198,8 +232,8 @@ pub(super) fn read(
         moments.push(match steps {
             None => None,
             Some(steps) => {
-                let first = tensor(fetch(&format!("moment1.{}", slot.name))?);
-                let second = tensor(fetch(&format!("moment2.{}", slot.name))?);
+                let first = tensor(fetch_slot("moment1", slot)?);
+                let second = tensor(fetch_slot("moment2", slot)?);
                 Some(AdamWState { momentum: AdaptiveMomentumState::new(*steps, first, second) })
             }
         });

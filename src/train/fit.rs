@@ -149,7 +149,8 @@ impl Fit<'_> {
             after_epoch(state, &record, observer)?;
             going = observer.observe(&Event::Epoch(&record)) && going;
         }
-        Ok(())
+        // Asked for after the last step: the phase is done and kept, what would follow is not begun.
+        if going { Ok(()) } else { Err(TrainError::Stopped { phase: self.phase.name(), epoch: self.epochs }) }
     }
 
     fn relu_share(&self, step: usize, steps: usize) -> f32 {

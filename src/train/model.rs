@@ -123,8 +123,10 @@ impl Model {
                 values.push(tensor.to_vec());
                 values.len() - 1
             };
-            // Batch normalisation subtracts whatever a bias before it adds.
+            // Batch normalisation subtracts whatever a bias before it adds while training, so none is trained; one that a
+            // given network has still counts against the running mean.
             let normalised = matches!(network.layers.get(layer + 1).map(|next| &next.op), Some(Op::BatchNorm { .. }));
+            let has_bias = |bias: &[f32]| !normalised || bias.iter().any(|bias| *bias != 0.0);
             let step = match &entry.op {
                 Op::Conv2d { weight, weight_shape, bias, stride, padding, groups } => {
                     let [top, left, bottom, right] = *padding;
@@ -132,14 +134,14 @@ impl Model {
                     options.padding = [(top, bottom), (left, right)];
                     Step::Conv {
                         weight: slot(Part::Weight, Role::Weight, weight),
-                        bias: (!normalised).then(|| slot(Part::Bias, Role::Offset, bias)),
+                        bias: has_bias(bias).then(|| slot(Part::Bias, Role::Offset, bias)),
                         shape: *weight_shape,
                         options,
                     }
                 }
                 Op::Dense { weight, weight_shape, bias } => Step::Dense {
                     weight: slot(Part::Weight, Role::Weight, weight),
-                    bias: (!normalised).then(|| slot(Part::Bias, Role::Offset, bias)),
+                    bias: has_bias(bias).then(|| slot(Part::Bias, Role::Offset, bias)),
                     shape: *weight_shape,
                 },
                 Op::BatchNorm { gamma, beta, mean, var, eps } => {

@@ -162,8 +162,16 @@ impl<'a> Run<'a> {
         };
         let epoch_steps = data.used.len() / recipe.train.batch;
         data.expect_batch(recipe.train.batch)?;
-        let owner =
-            Owner { recipe: blake3::hash(recipe.to_toml()?.as_bytes()).to_hex().to_string(), data: data.digest() };
+        let mut about = blake3::Hasher::new();
+        about.update(recipe.to_toml()?.as_bytes());
+        if let Some(given) = options.teacher {
+            let spec = given.to_spec()?;
+            about.update(spec.json.as_bytes());
+            for value in spec.tensors.iter().flat_map(|tensor| &tensor.values) {
+                about.update(&value.to_le_bytes());
+            }
+        }
+        let owner = Owner { recipe: about.finalize().to_hex().to_string(), data: data.digest() };
         Ok(Run {
             recipe,
             data,
@@ -177,12 +185,14 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn slots_of(&self, phase: Phase) -> (Vec<Slot>, Vec<Running>) {
-        let model = match (phase, &self.teacher) {
-            (Phase::Teacher, Some(teacher)) => &teacher.model,
-            _ => &self.student.model,
+    /// The slots of a phase with their lengths, and its batch normalisations.
+    fn slots_of(&self, phase: Phase) -> (Vec<(Slot, usize)>, Vec<Running>) {
+        let subject = match (phase, &self.teacher) {
+            (Phase::Teacher, Some(teacher)) => teacher,
+            _ => &self.student,
         };
-        (model.slots.clone(), model.first_running.clone())
+        let lengths = subject.values.iter().map(Vec::len);
+        (subject.model.slots.iter().cloned().zip(lengths).collect(), subject.model.first_running.clone())
     }
 
     fn run(&self, observer: &mut dyn Observer) -> Result<Trained, TrainError> {

@@ -66,8 +66,8 @@ fn circuits_made_anew_are_the_written_ones_word_for_word() {
 
 /// A package of an earlier program, with its circuit in full: the integers made today are those made then.
 #[test]
-fn the_bundled_model_can_be_made_compact() {
-    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mnist-cryptonets.nsm");
+fn a_package_in_full_form_can_be_made_compact() {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/full-form.nsm");
     let full = ModelPackage::open(&bundled).unwrap();
     assert_eq!(full.lowering, None);
     let stage_bits = full.circuit.stages.iter().map(|stage| stage.map.weight_bits).collect();

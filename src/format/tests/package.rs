@@ -317,8 +317,8 @@ fn ranges_travel_with_the_model_and_belong_to_its_identity() {
 }
 
 #[test]
-fn the_bundled_model_keeps_its_identity() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mnist-cryptonets.nsm");
+fn a_package_of_an_earlier_program_keeps_its_identity() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/full-form.nsm");
     let package = ModelPackage::open(&path).unwrap();
     assert_eq!(package.ranges, None);
     assert_eq!(package.model_id().unwrap(), open(&path).unwrap().metadata("model_id").unwrap());

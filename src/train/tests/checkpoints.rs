@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
 use super::super::{RunOptions, TrainError, Trained, train};
 use super::runs::{StopAt, assert_same, full, options};
 use super::*;
@@ -103,6 +106,25 @@ fn with_a_damaged_header_are_refused() {
         std::fs::write(&path, &bytes).unwrap();
         let resumed = train(&recipe, &data, &options(1, Some(&path)), &mut Quiet);
         assert!(matches!(resumed, Err(TrainError::Checkpoint { .. })), "byte {place}: {resumed:?}");
+    }
+}
+
+/// Well-formed files whose tensors have another length than the network's.
+#[test]
+fn with_tensors_of_another_length_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let whole = written(&path);
+    let (_, metadata) = SafeTensors::read_metadata(&whole).unwrap();
+    let tensors = SafeTensors::deserialize(&whole).unwrap().tensors();
+    for name in ["value", "moment1", "moment2", "average", "teacher"].map(|kept| format!("{kept}.0.weight")) {
+        let shorter = tensors.iter().map(|(other, view)| {
+            let length = view.shape()[0] - usize::from(*other == name);
+            (other, TensorView::new(view.dtype(), vec![length], &view.data()[..4 * length]).unwrap())
+        });
+        std::fs::write(&path, safetensors::serialize(shorter, metadata.metadata().clone()).unwrap()).unwrap();
+        let refused = refusal(train(&full(), &stripes(1), &options(1, Some(&path)), &mut Quiet));
+        assert_eq!(refused, format!("length of {name}"));
     }
 }
 
