@@ -48,7 +48,7 @@ fn a_folder_of_pictures_is_trained_encrypted_run_and_decrypted_as_the_readme_say
         }
     }
     fs::write(folder.join("shapes.toml"), block("toml")).unwrap();
-    let commands = block("");
+    let commands = block("sh");
     for line in commands.lines().map(str::trim).filter(|line| !line.is_empty()) {
         run(line, folder);
     }

@@ -26,8 +26,14 @@ pub(super) fn open(path: &Path, labels: Option<&Path>, split: Split) -> Result<I
         Some(found) => found?,
     };
     if let Some(labels) = labels {
-        let labels = read_labels(labels, &limits)?;
-        set.labels = Some(labels.for_images(&set)?);
+        let path = labels;
+        let labels = read_labels(path, &limits)?;
+        set.labels = Some(labels.for_images(&set).map_err(|error| match error {
+            PackingError::Count { what, found, expected, .. } => {
+                PackingError::Count { path: path.to_owned(), what, found, expected }
+            }
+            other => other,
+        })?);
         set.class_names = labels.class_names().map(<[String]>::to_vec);
     }
     Ok(set)

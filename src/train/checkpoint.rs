@@ -53,7 +53,7 @@ struct Header {
 }
 
 /// The digest of [`Header::tensors`].
-fn tensors_digest<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+pub(super) fn tensors_digest<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut hasher = blake3::Hasher::new();
     for (name, bytes) in tensors {
         for part in [name.as_bytes(), bytes] {

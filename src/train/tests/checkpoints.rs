@@ -1,11 +1,13 @@
 //! Checkpoints that must be refused, and those that cannot be written.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
+use super::super::checkpoint::tensors_digest;
 use super::super::{RunOptions, TrainError, Trained, train};
 use super::runs::{StopAt, assert_same, full, options};
 use super::*;
@@ -118,11 +120,23 @@ fn with_tensors_of_another_length_are_refused() {
     let (_, metadata) = SafeTensors::read_metadata(&whole).unwrap();
     let tensors = SafeTensors::deserialize(&whole).unwrap().tensors();
     for name in ["value", "moment1", "moment2", "average", "teacher"].map(|kept| format!("{kept}.0.weight")) {
-        let shorter = tensors.iter().map(|(other, view)| {
-            let length = view.shape()[0] - usize::from(*other == name);
-            (other, TensorView::new(view.dtype(), vec![length], &view.data()[..4 * length]).unwrap())
+        let shorter: BTreeMap<&String, (usize, &[u8])> = tensors
+            .iter()
+            .map(|(other, view)| {
+                let length = view.shape()[0] - usize::from(*other == name);
+                (other, (length, &view.data()[..4 * length]))
+            })
+            .collect();
+        // With the digest that goes with them, as a forger would write it.
+        let digest = tensors_digest(shorter.iter().map(|(name, (_, bytes))| (name.as_str(), *bytes)));
+        let mut forged = metadata.metadata().clone().unwrap();
+        let mut run: serde_json::Value = serde_json::from_str(&forged["run"]).unwrap();
+        run["tensors"] = digest.into();
+        forged.insert("run".to_owned(), run.to_string());
+        let views = shorter.iter().map(|(name, (length, bytes))| {
+            (*name, TensorView::new(safetensors::Dtype::F32, vec![*length], bytes).unwrap())
         });
-        std::fs::write(&path, safetensors::serialize(shorter, metadata.metadata().clone()).unwrap()).unwrap();
+        std::fs::write(&path, safetensors::serialize(views, Some(forged)).unwrap()).unwrap();
         let refused = refusal(train(&full(), &stripes(1), &options(1, Some(&path)), &mut Quiet));
         assert_eq!(refused, format!("length of {name}"));
     }

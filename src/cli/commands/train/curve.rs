@@ -158,7 +158,10 @@ fn escaped(text: &str) -> String {
 
 /// About `count` round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`.
 fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let rough = (high - low).max(f64::MIN_POSITIVE) / count as f64;
+    if high - low <= 1e-12 * high.abs().max(low.abs()) {
+        return vec![low];
+    }
+    let rough = (high - low) / count as f64;
     let power = 10_f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|&step| step >= rough * 0.999);
     let step = step.unwrap_or(10.0 * power);
