@@ -27,7 +27,7 @@ pub struct TrainArgs {
     /// Model package to write; the training curve (M.svg) and the model card (M.md) go beside it
     #[arg(long, value_name = "M.nsm")]
     pub out: PathBuf,
-    /// Train every granularity with every seed of the recipe's [ladder] and write tables (M.ladder.md, M.ladder.json)
+    /// Train every granularity with every seed of the recipe's ladder section and write tables (M.ladder.md, M.ladder.json)
     /// instead of a package
     #[arg(long, conflicts_with = "encrypted_images")]
     pub ladder: bool,
