@@ -52,6 +52,9 @@ fn prepare(folder: &Path, model: &ModelPackage, slots: usize, threads: NonZeroUs
         limit: None,
         requirements: &Requirements::default(),
         created: "2026-01-01T00:00:00Z",
+        tenant: None,
+        queue: None,
+        signing: None,
     };
     client::encrypt(&request, &|_| {})?;
     Ok(job.join("job.toml"))
@@ -82,6 +85,7 @@ fn main() -> Outcome<()> {
                 threads,
                 memory_limit_bytes: None,
                 kernel,
+                rates: None,
             };
             group.bench_function(&name, |bencher| {
                 bencher.iter(|| {

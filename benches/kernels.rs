@@ -1,6 +1,6 @@
 //! The inner loops one by one, one thread, in cache: every kernel tier present on the shapes of a CryptoNets batch.
 //!
-//! `cargo bench --bench kernels`. Names are `logN=13/isa=TIER/WHAT`; `elem/s` counts multiply-accumulates of one residue for block products, transforms
+//! `cargo bench --bench kernels`. Names are `logN=13/limbs=3/isa=TIER/WHAT`; `elem/s` counts multiply-accumulates of one residue for block products, transforms
 //! for `transform`, key switches for `key switch`, and residues for the rest.
 
 use criterion::{BatchSize, Criterion, Throughput};
@@ -79,8 +79,8 @@ fn key_switch(criterion: &mut Criterion, context: &Context, prefix: &str) -> Out
         Stream::new(&[2; 32]).uniform_into(context.modulus(at % limbs), at as u32, 0, 0, limb);
     }
     let component = |c: usize| &components[c * limbs * DEGREE..][..limbs * DEGREE];
-    let mut scratch = Scratch::new(context);
-    let mut group = criterion.benchmark_group(format!("{prefix}/limbs={limbs}"));
+    let mut scratch = Scratch::default();
+    let mut group = criterion.benchmark_group(prefix);
     group.throughput(Throughput::Elements(1));
     group.bench_function("key switch", |b| {
         b.iter_batched_ref(
@@ -97,7 +97,7 @@ fn main() -> Outcome<()> {
     let mut criterion = Criterion::default().configure_from_args();
     for kernel in Kernel::present() {
         let context = context(kernel)?;
-        let prefix = format!("logN={}/isa={}", DEGREE.ilog2(), kernel.name());
+        let prefix = format!("logN={}/limbs={}/isa={}", DEGREE.ilog2(), context.limbs(), kernel.name());
         block_products(&mut criterion, &context, &prefix);
         pointwise(&mut criterion, &context, &prefix);
         key_switch(&mut criterion, &context, &prefix)?;

@@ -6,7 +6,11 @@ pub mod ckks;
 pub mod cli;
 pub mod client;
 pub mod engine;
+#[cfg(feature = "exact")]
+pub mod exact;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod net;
 pub mod plan;
 pub mod ring;

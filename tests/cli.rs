@@ -119,6 +119,41 @@ fn plan_is_a_table_an_explanation_or_an_object() {
 }
 
 #[test]
+fn calibrate_keeps_rates_that_plan_and_run_read() {
+    let stage = Stage::new();
+    files::bad_inputs(&stage);
+    let object = stage.run("worker calibrate --isa portable --stand-alone --rates new/rates.json --json").json();
+    assert_eq!(object["kernels"].as_array().unwrap().len(), 1);
+    assert_eq!(stage.names("new"), ["rates.json"]);
+    let plan = |rates: &str, more: &str| stage.run(&format!("plan --model MODEL --rates {rates} --json {more}"));
+    let seconds = |rates: &str, threads: &str| {
+        let found = plan(rates, &format!("--isa portable --threads {threads}")).json();
+        found["seconds"].as_f64().unwrap()
+    };
+    // Stand-alone rates know of no loss by threads, and what one thread does alone stays.
+    let (one, two) = (seconds("new/rates.json", "1"), seconds("new/rates.json", "2"));
+    assert!(two < one && two > 0.5 * one, "{one} {two}");
+    let text = std::fs::read_to_string(stage.path("new/rates.json")).unwrap();
+    let mut slower: serde_json::Value = serde_json::from_str(&text).unwrap();
+    slower["kernels"][0]["unit_secs"]["square"] = 1e-3.into();
+    stage.write("slower.json", slower.to_string().as_bytes());
+    assert!(seconds("slower.json", "1") > 10.0 * one);
+    slower["kernels"][0]["unit_secs"].as_object_mut().unwrap().remove("gather");
+    stage.write("lacking.json", slower.to_string().as_bytes());
+    stage.write("wrong.json", text.replace("\"isa\": \"portable\"", "\"isa\": \"abacus\"").as_bytes());
+    for (rates, code, said) in [
+        ("none.json", 66, "none.json"),
+        ("text.txt", 65, "text.txt"),
+        ("lacking.json", 65, "seconds of \"gather\""),
+        ("wrong.json", 65, "rates of portable"),
+    ] {
+        let ended = plan(rates, "--isa portable");
+        assert_eq!((ended.code, ended.out.as_str()), (code, ""), "{rates}: {}", ended.err);
+        assert!(ended.err.contains(said), "{rates}: {}", ended.err);
+    }
+}
+
+#[test]
 fn import_says_which_layer_tensor_or_golden_image_is_wrong() {
     let mut stage = Stage::new();
     files::tiny_network(&stage);

@@ -67,6 +67,9 @@ impl Bench {
             limit: None,
             requirements: &Requirements::default(),
             created: "2026-01-01T00:00:00Z",
+            tenant: None,
+            queue: None,
+            signing: None,
         };
         client::encrypt(&request, &|_| {}).unwrap();
     }
@@ -76,6 +79,7 @@ impl Bench {
             key_path: &self.path("keys").join("secret.key"),
             job_path: &self.path(job).join("job.toml"),
             model_path: None,
+            worker_keys: None,
             threads: THREADS,
             kernel: Kernel::detect(),
             requirements: &Requirements::default(),
@@ -116,6 +120,7 @@ fn run(job: &Path, kernel: Kernel, threads: usize) -> Result<RunReport, WorkerEr
         threads,
         memory_limit_bytes: None,
         kernel,
+        rates: None,
     };
     worker::run(&request, &|_| {})
 }
@@ -140,6 +145,41 @@ fn flip(path: &Path, at: usize) {
     // Copies keep read-only modes; a fresh file does not.
     fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_jobs_own_images_can_be_read_back_by_the_key_owner_alone() {
+    let bench = Bench::new(23);
+    let slots = scales::plan(&bench.model.circuit, &Requirements::default()).unwrap().slots() as u64;
+    let images = bench.images(slots as usize + 10);
+    bench.encrypt(&images, "secret.key", "job");
+    let (key_path, job_path) = (bench.path("keys/secret.key"), bench.path("job/job.toml"));
+    let request = DecryptRequest {
+        key_path: &key_path,
+        job_path: &job_path,
+        model_path: None,
+        threads: THREADS,
+        worker_keys: None,
+        kernel: Kernel::detect(),
+        requirements: &Requirements::default(),
+    };
+    let asked = [slots + 3, 0, 17];
+    let found = client::decrypt_inputs(&request, &asked, &|_| {}).unwrap();
+    let Pixels::Bytes(bytes) = &images.pixels else { unreachable!("made of bytes") };
+    let input = &bench.model.network.input;
+    for (values, image) in found.iter().zip(asked) {
+        let back: Vec<u8> = values.iter().enumerate().map(|(entry, &value)| input.byte(entry, value)).collect();
+        assert_eq!(back, bytes[image as usize * images.entries()..][..images.entries()]);
+    }
+    let beyond = client::decrypt_inputs(&request, &[slots + 10], &|_| {}).unwrap_err();
+    assert_eq!(beyond.exit_code(), ExitCode::Mismatch);
+    client::keygen(&bench.model, &Requirements::default(), &bench.path("other"), Kernel::detect()).unwrap();
+    let other = bench.path("other/secret.key");
+    let refused = client::decrypt_inputs(&DecryptRequest { key_path: &other, ..request }, &[0], &|_| {}).unwrap_err();
+    assert_eq!(refused.exit_code(), ExitCode::Mismatch);
+    flip(&bench.path("job/batch-0000.in.nsc"), 100_000);
+    let damaged = client::decrypt_inputs(&request, &[0], &|_| {}).unwrap_err();
+    assert_eq!(damaged.exit_code(), ExitCode::BadData);
 }
 
 #[test]
@@ -275,6 +315,7 @@ fn every_wrong_file_is_refused_with_its_exit_code() {
         threads: 1,
         memory_limit_bytes: Some(1 << 20),
         kernel: Kernel::detect(),
+        rates: None,
     };
     let error = worker::run(&request, &|_| {}).unwrap_err();
     assert_eq!(error.exit_code(), ExitCode::Config, "{error}");

@@ -4,13 +4,14 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 
 use crate::error::{JobsError, Result};
+use crate::failpoint;
 
 /// Permission bits of a finished file, before the process's mask: readable by all, as any file a program writes.
 const MODE: u32 = 0o666;
@@ -39,36 +40,85 @@ pub fn write_atomic_private(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`write_atomic`]; when something is there, [`JobsError::Create`] whose source is `AlreadyExists`.
 pub fn create_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_temporary(path, bytes, MODE)?
-        .persist_noclobber(path)
-        .map_err(|refused| JobsError::Create { path: path.to_owned(), source: refused.error })?;
+    create(path, bytes, MODE)
+}
+
+/// As [`create_atomic`], with mode 0600 from the start whatever the mask.
+///
+/// # Errors
+/// As [`create_atomic`].
+pub fn create_atomic_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    create(path, bytes, PRIVATE_MODE)
+}
+
+fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let create_error = |source| JobsError::Create { path: path.to_owned(), source };
+    let temporary = write_temporary(path, bytes, mode)?;
+    failpoint!("atomic.before-create", create_error);
+    temporary.persist_noclobber(path).map_err(|refused| create_error(refused.error))?;
     sync_folder(path)
 }
 
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    write_temporary(path, bytes, mode)?
-        .persist(path)
-        .map_err(|refused| JobsError::Create { path: path.to_owned(), source: refused.error })?;
-    sync_folder(path)
+    rename(write_temporary(path, bytes, mode)?, path)
 }
 
 fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<NamedTempFile> {
-    let write_error = |source| JobsError::Write { path: path.to_owned(), source };
+    let mut temporary = temporary_with(path, mode)?;
+    write_all(&mut temporary, bytes).map_err(|source| JobsError::Write { path: path.to_owned(), source })?;
+    sync_file(&temporary, path)?;
+    Ok(temporary)
+}
+
+/// An empty temporary file beside `path`, to be written and given to [`finish`]; dropping it removes it.
+pub(crate) fn temporary(path: &Path) -> Result<NamedTempFile> {
+    temporary_with(path, MODE)
+}
+
+/// Syncs a temporary file and puts it under `path`, replacing what is there.
+pub(crate) fn finish(temporary: NamedTempFile, path: &Path) -> Result<()> {
+    sync_file(&temporary, path)?;
+    rename(temporary, path)
+}
+
+fn temporary_with(path: &Path, mode: u32) -> Result<NamedTempFile> {
+    let create_error = |source| JobsError::Create { path: path.to_owned(), source };
+    failpoint!("atomic.create", create_error);
     let mut prefix = OsString::from(".");
     prefix.push(path.file_name().unwrap_or_default());
     prefix.push(".");
-    let mut temporary = tempfile::Builder::new()
+    tempfile::Builder::new()
         .prefix(&prefix)
         .suffix(".tmp")
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(folder_of(path))
-        .map_err(|source| JobsError::Create { path: path.to_owned(), source })?;
-    temporary.write_all(bytes).map_err(write_error)?;
-    temporary.as_file().sync_all().map_err(write_error)?;
-    Ok(temporary)
+        .map_err(create_error)
+}
+
+/// Writes all bytes; under a failpoint, half of them and then an error, as a full disk does.
+fn write_all(file: &mut NamedTempFile, bytes: &[u8]) -> io::Result<()> {
+    if let Some(error) = failpoint::hit("atomic.write") {
+        file.write_all(&bytes[..bytes.len() / 2])?;
+        return Err(error);
+    }
+    file.write_all(bytes)
+}
+
+fn sync_file(temporary: &NamedTempFile, path: &Path) -> Result<()> {
+    let write_error = |source| JobsError::Write { path: path.to_owned(), source };
+    failpoint!("atomic.sync-file", write_error);
+    temporary.as_file().sync_all().map_err(write_error)
+}
+
+fn rename(temporary: NamedTempFile, path: &Path) -> Result<()> {
+    let create_error = |source| JobsError::Create { path: path.to_owned(), source };
+    failpoint!("atomic.before-rename", create_error);
+    temporary.persist(path).map_err(|refused| create_error(refused.error))?;
+    sync_folder(path)
 }
 
 fn sync_folder(path: &Path) -> Result<()> {
+    failpoint!("atomic.sync-folder", |source| JobsError::Write { path: path.to_owned(), source });
     let synced = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
     synced.map_err(|source| JobsError::Write { path: path.to_owned(), source })
 }
@@ -122,9 +172,7 @@ mod tests {
         let path = folder.path().join("done");
         create_atomic(&path, b"first").unwrap();
         let refused = create_atomic(&path, b"second").unwrap_err();
-        assert!(
-            matches!(&refused, JobsError::Create { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
-        );
+        assert!(matches!(&refused, JobsError::Create { source, .. } if source.kind() == io::ErrorKind::AlreadyExists));
         assert_eq!(refused.exit_code().code(), 73);
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(names_in(folder.path()), ["done"]);

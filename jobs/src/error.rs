@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use crate::digest::Digest;
 use crate::exit::ExitCode;
+use crate::queue::JobId;
+use crate::signing::Purpose;
 
 /// Results of this crate.
 pub type Result<T> = std::result::Result<T, JobsError>;
@@ -188,6 +190,144 @@ pub enum JobsError {
         /// The manifest's value.
         expected: String,
     },
+    /// The idempotency key names a job with another manifest.
+    #[error("tenant {tenant:?}, idempotency key {key:?}: manifest {found}, the job in the queue has {expected}")]
+    KeyReused {
+        /// Whose job it is.
+        tenant: String,
+        /// The key.
+        key: String,
+        /// Digest of the manifest submitted now.
+        found: Digest,
+        /// Digest of the manifest submitted first.
+        expected: Digest,
+    },
+    /// The queue does not know this job.
+    #[error("queue job {job}: not in this queue")]
+    NoSuchJob {
+        /// The job asked for.
+        job: JobId,
+    },
+    /// Not the address of a queue.
+    #[error("queue {url:?}: {problem}, expected {expected}")]
+    QueueUrl {
+        /// The address, its password taken out.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// The address of a queue this program was built without.
+    #[error("queue {scheme:?}: this program was built without the feature {feature:?}")]
+    NotCompiledIn {
+        /// The address's scheme.
+        scheme: String,
+        /// The cargo feature that has it.
+        feature: &'static str,
+    },
+    /// An object that should be in the store is not.
+    #[error("{place}: not in the store")]
+    NotStored {
+        /// The object's name.
+        place: String,
+    },
+    /// The object store cannot do what it was asked.
+    #[error("{place}: {detail}")]
+    Storage {
+        /// The object's name.
+        place: String,
+        /// The store's words.
+        detail: String,
+        /// What that means.
+        exit_code: ExitCode,
+    },
+    /// The database cannot do what it was asked.
+    #[error("queue database, {doing}: {detail}")]
+    Database {
+        /// The step.
+        doing: &'static str,
+        /// The database's words.
+        detail: String,
+        /// What that means.
+        exit_code: ExitCode,
+    },
+    /// A record of the queue that no version of this program wrote.
+    #[error("{place}: {detail}")]
+    QueueRecord {
+        /// The record's name.
+        place: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A stored object has another content than its name or its commit says.
+    #[error("{place}: {found_bytes} bytes with digest {found}, expected {expected}")]
+    StoredDigest {
+        /// The object's name.
+        place: String,
+        /// Digest of what is there.
+        found: Digest,
+        /// Size of what is there.
+        found_bytes: u64,
+        /// Digest promised.
+        expected: Digest,
+    },
+    /// A signature is demanded and there is none.
+    #[error("{}: found no signature beside it, expected one by a key of {}", path.display(), place.display())]
+    Unsigned {
+        /// The document.
+        path: PathBuf,
+        /// The list of keys.
+        place: PathBuf,
+    },
+    /// A signature that is not of this document.
+    #[error("{path}: the signature beside it is none of this {purpose} by {key}")]
+    WrongSignature {
+        /// The document.
+        path: PathBuf,
+        /// What the document is.
+        purpose: Purpose,
+        /// The key that the signature names.
+        key: String,
+    },
+    /// A sound signature by a key that is not trusted, or not with this.
+    #[error("{path}: signed by {found}, expected {expected}")]
+    Untrusted {
+        /// The document.
+        path: PathBuf,
+        /// The key.
+        found: String,
+        /// Whose was expected.
+        expected: String,
+    },
+    /// A signature whose time is over.
+    #[error("{path}: signature expired at {expired_unix_secs}, found the time {now_unix_secs} (seconds since 1970)")]
+    Expired {
+        /// The document.
+        path: PathBuf,
+        /// When it ended.
+        expired_unix_secs: u64,
+        /// The time now.
+        now_unix_secs: u64,
+    },
+    /// A job id that was taken before, with another content.
+    #[error("job {job_id}: manifest digest {found}, expected {expected}, with which this id was taken before")]
+    Replayed {
+        /// The id.
+        job_id: String,
+        /// Digest of the manifest now.
+        found: Digest,
+        /// Digest of the manifest then.
+        expected: Digest,
+    },
+    /// A signing key that others may read or change.
+    #[error("{path}: found file mode {found:04o}, expected 0600 or stricter")]
+    LooseMode {
+        /// The key's file.
+        path: PathBuf,
+        /// Its permission bits.
+        found: u32,
+    },
     /// The receipt is in order and says that the job failed.
     #[error("the job failed with exit code {exit_code}: {reason}")]
     JobFailed {
@@ -215,14 +355,35 @@ impl JobsError {
             | Self::Field { .. }
             | Self::PathTwice { .. }
             | Self::PathForm { .. }
-            | Self::PathEscapes { .. } => ExitCode::BadData,
-            Self::NoModel { .. } => ExitCode::InputMissing,
+            | Self::PathEscapes { .. }
+            | Self::KeyReused { .. }
+            | Self::QueueRecord { .. }
+            | Self::StoredDigest { .. }
+            | Self::WrongSignature { .. } => ExitCode::BadData,
+            Self::Unsigned { .. }
+            | Self::Untrusted { .. }
+            | Self::Expired { .. }
+            | Self::Replayed { .. }
+            | Self::LooseMode { .. } => ExitCode::Permission,
+            Self::NoModel { .. } | Self::NoSuchJob { .. } | Self::NotStored { .. } => ExitCode::InputMissing,
+            Self::QueueUrl { .. } | Self::NotCompiledIn { .. } => ExitCode::Config,
             Self::NewerSchema { .. } | Self::ReceiptMismatch { .. } => ExitCode::Mismatch,
             Self::WrongSize { role, .. } | Self::WrongDigest { role, .. } => match role {
                 FileRole::Model | FileRole::EvalKey => ExitCode::Mismatch,
                 FileRole::Input(_) | FileRole::Output(_) => ExitCode::BadData,
             },
-            Self::JobFailed { exit_code, .. } => *exit_code,
+            Self::JobFailed { exit_code, .. } | Self::Storage { exit_code, .. } | Self::Database { exit_code, .. } => {
+                *exit_code
+            }
+        }
+    }
+
+    /// Wraps a system error met at an object of the store.
+    pub(crate) fn storage_io(place: &str) -> impl Fn(io::Error) -> Self + '_ {
+        |source| Self::Storage {
+            place: place.to_owned(),
+            detail: source.to_string(),
+            exit_code: ExitCode::on_write(&source),
         }
     }
 

@@ -13,11 +13,16 @@ use crate::error::{FileRole, JobsError, Result};
 use crate::{atomic, document, paths};
 
 pub(crate) mod check;
+mod terms;
+
+pub use terms::{PRIORITY_LIMIT, Terms};
 
 /// The schema this program writes and reads.
 pub const SCHEMA: &str = "nightshift.job/1";
-/// The one engine there is.
+/// The engine of a manifest that names none.
 pub const ENGINE: &str = "ckks";
+/// The engines there are.
+pub const ENGINES: [&str; 2] = [ENGINE, "tfhe"];
 /// Most bytes of a manifest.
 pub const MANIFEST_LIMIT_BYTES: u64 = 1 << 20;
 /// Most batches in a job.
@@ -40,7 +45,8 @@ pub struct JobManifest {
     pub tenant: Option<String>,
     /// When it was written, for people; RFC 3339 is customary.
     pub created: String,
-    /// [`ENGINE`].
+    /// One of [`ENGINES`]; [`ENGINE`] where absent.
+    #[serde(default = "default_engine")]
     pub engine: String,
     /// The plan the inputs were encrypted for.
     pub plan_id: String,
@@ -55,12 +61,19 @@ pub struct JobManifest {
     /// Wishes to the worker, by name; see [`JobManifest::refuse_unknown_options`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// What a queue is asked for; absent means none of it. One-shot runs look at the memory limit alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Terms>,
     /// The network to run.
     pub model: ModelRef,
     /// The key to run it with.
     pub eval_key: FileRef,
     /// The batches, in the order of their images; at least one.
     pub batches: Vec<Batch>,
+}
+
+fn default_engine() -> String {
+    ENGINE.to_owned()
 }
 
 /// A model package by digest.
@@ -161,6 +174,7 @@ impl JobManifest {
 #[derive(Clone, Debug)]
 pub struct LoadedJob {
     manifest: JobManifest,
+    document: String,
     path: PathBuf,
     root: PathBuf,
 }
@@ -172,17 +186,31 @@ pub struct LoadedJob {
 /// or mistyped field; [`JobsError::NewerSchema`], [`JobsError::ForeignSchema`]; and those of [`JobManifest::validate`].
 pub fn load(path: &Path) -> Result<LoadedJob> {
     let text = document::read_capped(path, MANIFEST_LIMIT_BYTES)?;
-    let manifest: JobManifest = document::parse(path, &text, SCHEMA)?;
+    let manifest = parse(path, &text)?;
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(LoadedJob { manifest, document: text, path: path.to_owned(), root: paths::canonical(folder)? })
+}
+
+/// Reads and checks a manifest's text; `path` is its own name, for errors and because no path in it may be that.
+///
+/// # Errors
+/// As [`load`], but for those of reading.
+pub fn parse(path: &Path, text: &str) -> Result<JobManifest> {
+    let manifest: JobManifest = document::parse(path, text, SCHEMA)?;
     manifest.validate()?;
     check::check_own_name(&manifest, path)?;
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(LoadedJob { manifest, path: path.to_owned(), root: paths::canonical(folder)? })
+    Ok(manifest)
 }
 
 impl LoadedJob {
     /// The manifest.
     pub fn manifest(&self) -> &JobManifest {
         &self.manifest
+    }
+
+    /// The text it was read from, to the byte: what a signature covers.
+    pub fn document(&self) -> &str {
+        &self.document
     }
 
     /// Where it was read from, as given.

@@ -1,6 +1,6 @@
 //! The receipt: what was computed, from what, by which code and at what cost. JSON, written once the outputs stand under
-//! their final names. A client holds it against its own manifest and the files before it decrypts. It is not signed: it
-//! catches mixing and corruption, and an honest-but-curious worker is what it assumes.
+//! their final names. A client holds it against its own manifest and the files before it decrypts. A worker that has a key
+//! signs it (see [`crate::signing`]): that says who computed; that the computation is right it cannot say.
 
 use std::path::Path;
 
@@ -10,7 +10,9 @@ use crate::digest::{Digest, FileStamp};
 use crate::error::{FileRole, JobsError, Result};
 use crate::exit::ExitCode;
 use crate::manifest::{BATCHES_LIMIT, JobManifest, LoadedJob, check, check_digest, check_size};
-use crate::{atomic, document, paths};
+use crate::signing::{Purpose, SigningKey};
+use crate::trust::{Signed, TrustedKeys};
+use crate::{atomic, document, paths, signing, trust};
 
 /// The schema this program writes and reads.
 pub const SCHEMA: &str = "nightshift.receipt/1";
@@ -48,6 +50,12 @@ pub struct Receipt {
     pub slots: u32,
     /// Version of the program that ran.
     pub code_version: String,
+    /// The commit it was built from, 40 or 64 hexadecimal digits, where that was known when it was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code_commit: Option<String>,
+    /// Which attempt at the job this was, from 1.
+    #[serde(default = "first_attempt")]
+    pub attempts: u32,
     /// Kernels that ran, by instruction set.
     pub isa: String,
     /// Threads that ran.
@@ -118,6 +126,10 @@ pub struct Cost {
     pub output_bytes: u64,
 }
 
+fn first_attempt() -> u32 {
+    1
+}
+
 impl Outcome {
     /// A failure whose reason is cut to what a receipt may hold.
     pub fn failed(reason: &str, exit_code: ExitCode) -> Self {
@@ -132,8 +144,25 @@ impl Receipt {
     /// # Errors
     /// As [`crate::manifest::load`].
     pub fn load(path: &Path) -> Result<Self> {
+        Self::parse(path, &document::read_capped(path, RECEIPT_LIMIT_BYTES)?)
+    }
+
+    /// As [`load`](Self::load), with what the signature beside it says of those very bytes.
+    ///
+    /// # Errors
+    /// Also those of [`trust::check_receipt`].
+    pub fn load_signed(path: &Path, trusted: Option<&TrustedKeys>) -> Result<(Self, Signed)> {
         let text = document::read_capped(path, RECEIPT_LIMIT_BYTES)?;
-        let receipt: Self = document::parse_json(path, &text, SCHEMA)?;
+        let signed = trust::check_receipt(path, text.as_bytes(), trusted)?;
+        Ok((Self::parse(path, &text)?, signed))
+    }
+
+    /// Reads and checks a receipt's text; `path` is for errors.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but for those of reading.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        let receipt: Self = document::parse_json(path, text, SCHEMA)?;
         receipt.validate()?;
         Ok(receipt)
     }
@@ -143,6 +172,35 @@ impl Receipt {
     /// # Errors
     /// As [`validate`](Self::validate) and [`atomic::write_atomic`]; [`JobsError::TooLarge`] when no reader would take it.
     pub fn write(&self, path: &Path) -> Result<()> {
+        atomic::write_atomic(path, self.to_text(path)?.as_bytes())
+    }
+
+    /// As [`write`](Self::write), with a signature beside it, which is written first: a receipt is never there without its own. What
+    /// is left of an earlier one's signature is removed where there is no key.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_signed(&self, path: &Path, signing: Option<&SigningKey>) -> Result<()> {
+        let text = self.to_text(path)?;
+        match signing {
+            Some(key) => key.sign(Purpose::Receipt, text.as_bytes(), None).write_beside(path)?,
+            None => {
+                let stale = signing::signature_path(path);
+                if let Err(source) = std::fs::remove_file(&stale)
+                    && source.kind() != std::io::ErrorKind::NotFound
+                {
+                    return Err(JobsError::Write { path: stale, source });
+                }
+            }
+        }
+        atomic::write_atomic(path, text.as_bytes())
+    }
+
+    /// The receipt as JSON, validated.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate); [`JobsError::TooLarge`] when no reader would take it.
+    pub fn to_text(&self, path: &Path) -> Result<String> {
         self.validate()?;
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|error| JobsError::Syntax { path: path.to_owned(), detail: error.to_string() })?;
@@ -151,7 +209,7 @@ impl Receipt {
         if found_bytes > RECEIPT_LIMIT_BYTES {
             return Err(JobsError::TooLarge { path: path.to_owned(), found_bytes, limit_bytes: RECEIPT_LIMIT_BYTES });
         }
-        atomic::write_atomic(path, text.as_bytes())
+        Ok(text)
     }
 
     /// Checks every field by itself.
@@ -170,6 +228,12 @@ impl Receipt {
         check::check_name("key_id", &self.key_id)?;
         check::check_text("code_version", &self.code_version, 128)?;
         check::check_text("isa", &self.isa, 64)?;
+        if let Some(commit) = &self.code_commit {
+            check::check_commit("code_commit", commit)?;
+        }
+        if self.attempts == 0 {
+            return Err(JobsError::field("attempts", self.attempts, "at least 1"));
+        }
         if let Outcome::Failed { reason, exit_code } = &self.outcome {
             check::check_text("outcome.failed.reason", reason, REASON_LIMIT_CHARS)?;
             if *exit_code == ExitCode::Done {

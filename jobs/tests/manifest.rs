@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 
 use common::{SLOTS, sample_manifest, write_job};
-use jobs::manifest::{self, Batch, JobManifest};
+use jobs::manifest::{self, Batch, JobManifest, Terms};
 use jobs::{ExitCode, FileRole, JobsError};
 use proptest::prelude::*;
 
@@ -100,7 +100,9 @@ fn every_required_field_is_missed_and_every_unknown_one_refused() {
         for name in names {
             let mut lacking = whole.clone();
             lacking.pointer_mut(pointer).unwrap().as_object_mut().unwrap().remove(name);
-            let optional = ["/tenant", "/options", "/model/path"].contains(&format!("{pointer}/{name}").as_str());
+            let optional = pointer == "/queue"
+                || ["/tenant", "/engine", "/options", "/queue", "/model/path"]
+                    .contains(&format!("{pointer}/{name}").as_str());
             match load_text(&lacking.to_string()) {
                 Ok(_) => assert!(optional, "{pointer}/{name} was not missed"),
                 Err(error) => {
@@ -111,7 +113,7 @@ fn every_required_field_is_missed_and_every_unknown_one_refused() {
             }
         }
     }
-    assert_eq!(missed, 12 + 2 + 2 + 3 * (4 + 3), "required fields of job, model, eval_key and three batches");
+    assert_eq!(missed, 11 + 2 + 2 + 3 * (4 + 3), "required fields of job, model, eval_key and three batches");
 }
 
 #[test]
@@ -169,7 +171,9 @@ fn names_ids_and_digests_have_one_form() {
     assert!(refusal(|m| m.key_id = String::new()).starts_with("key_id: \"\""));
     assert!(refusal(|m| m.plan_id = "x".repeat(129)).starts_with("plan_id:"));
     assert!(refusal(|m| m.created = "now\n".to_owned()).starts_with("created: \"now\\n\""));
-    assert!(refusal(|m| m.engine = "bfv".to_owned()).starts_with("engine: \"bfv\", expected \"ckks\""));
+    assert!(
+        refusal(|m| m.engine = "bfv".to_owned()).starts_with("engine: \"bfv\", expected one of [\"ckks\", \"tfhe\"]")
+    );
     assert!(refusal(|m| m.model.name = "\u{7}".to_owned()).starts_with("model.name:"));
     let text = sample_json().to_string();
     let digest = sample_manifest(&[1]).model.digest.to_string();
@@ -177,6 +181,15 @@ fn names_ids_and_digests_have_one_form() {
         let error = load_text(&text.replace(&digest, &bad)).unwrap_err().to_string();
         assert!(error.contains("expected 64 lower-case hex digits"), "{error}");
     }
+}
+
+#[test]
+fn an_engine_that_is_not_named_is_the_first_one_and_the_other_has_a_name() {
+    let mut json = sample_json();
+    json.as_object_mut().unwrap().remove("engine");
+    assert_eq!(load_text(&json.to_string()).unwrap().engine, manifest::ENGINE);
+    json["engine"] = "tfhe".into();
+    assert_eq!(load_text(&json.to_string()).unwrap().engine, "tfhe");
 }
 
 #[test]
@@ -195,12 +208,12 @@ fn names_of_outputs_leave_room_for_temporary_ones() {
     let (longest, longer) = ("n".repeat(240), "n".repeat(241));
     let mut manifest = sample_manifest(&[1]);
     manifest.batches[0].output = format!("outputs/{longest}");
-    manifest.receipt.clone_from(&longest);
+    manifest.receipt = "r".repeat(236);
     manifest.batches[0].input.path = "i".repeat(255);
     manifest.validate().unwrap();
     let problem = "has an output's name longer than 240 bytes";
     assert!(refusal(|m| m.batches[1].output = format!("outputs/{longer}")).contains(problem));
-    assert!(refusal(|m| m.receipt.clone_from(&longer)).contains(problem));
+    assert!(refusal(|m| m.receipt = "r".repeat(237)).contains(problem), "its signature's name is longer by four");
 }
 
 #[test]
@@ -212,7 +225,13 @@ fn a_path_serves_once_and_never_the_manifest_itself() {
     let mut own = sample_manifest(&[1]);
     own.receipt = "job.toml".to_owned();
     let error = load_text(&serde_json::to_string(&own).unwrap()).unwrap_err().to_string();
-    assert_eq!(error, "receipt: path \"job.toml\" is already used by the manifest itself");
+    assert_eq!(error, "receipt: path \"job.toml\" is already used by the manifest or its signature");
+    let mut own = sample_manifest(&[1]);
+    own.batches[0].output = "job.toml.sig".to_owned();
+    let error = load_text(&serde_json::to_string(&own).unwrap()).unwrap_err().to_string();
+    assert!(error.ends_with("path \"job.toml.sig\" is already used by the manifest or its signature"), "{error}");
+    let taken = refusal(|m| m.batches[1].output = "receipt.json.sig".to_owned());
+    assert!(taken.ends_with("is already used by the receipt's signature"), "{taken}");
 }
 
 #[test]
@@ -283,4 +302,22 @@ fn a_model_without_a_path_must_be_given() {
     assert!(error.to_string().starts_with("model \"mnist\""), "{error}");
     let given = folder.path().join("model.nsm");
     assert_eq!(job.verify_model(Some(&given)).unwrap(), given);
+}
+
+#[test]
+fn terms_of_a_queue_are_checked_and_an_engine_left_out_is_the_one_there_is() {
+    fn terms(change: impl FnOnce(&mut Terms)) -> String {
+        refusal(|manifest| change(manifest.queue.as_mut().unwrap()))
+    }
+    assert!(terms(|t| t.idempotency_key = Some("two words".into())).starts_with("queue.idempotency_key: "));
+    assert!(terms(|t| t.idempotency_key = Some(String::new())).starts_with("queue.idempotency_key: "));
+    assert_eq!(terms(|t| t.priority = Some(1001)), "queue.priority: 1001, expected -1000 to 1000");
+    assert!(terms(|t| t.priority = Some(i16::MIN)).starts_with("queue.priority: -32768"));
+    assert!(
+        terms(|t| t.deadline = Some("tomorrow".into())).starts_with("queue.deadline: tomorrow, expected a UTC time")
+    );
+    assert!(terms(|t| t.memory_limit_bytes = Some(0)).starts_with("queue.memory_limit_bytes: 0"));
+    let mut json = sample_json();
+    json.as_object_mut().unwrap().remove("engine");
+    assert_eq!(load_text(&json.to_string()).unwrap().engine, manifest::ENGINE);
 }

@@ -80,7 +80,7 @@ fn unknown_missing_newer_and_oversized_are_refused() {
     for name in whole.as_object().unwrap().keys() {
         let mut lacking = whole.clone();
         lacking.as_object_mut().unwrap().remove(name);
-        let optional = ["tenant", "predicted"].contains(&name.as_str());
+        let optional = ["tenant", "predicted", "code_commit", "attempts"].contains(&name.as_str());
         assert_eq!(load_text(&lacking.to_string()).is_ok(), optional, "{name}");
     }
     for pointer in ["", "/batches/1", "/batches/0/output_stamp", "/batches/0/stages/1", "/measured", "/predicted"] {

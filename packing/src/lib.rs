@@ -18,6 +18,7 @@ mod images;
 mod labels;
 mod limits;
 mod normalise;
+mod picture;
 mod source;
 
 pub use elementwise::Batches;
@@ -29,3 +30,4 @@ pub use labels::write::{NpyContent, TextOptions, write_csv, write_json, write_np
 pub use labels::{Prediction, argmax, predictions_from_slots};
 pub use limits::Limits;
 pub use normalise::Normalisation;
+pub use picture::encode_png;

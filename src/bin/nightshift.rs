@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use nightshift::cli::CliError;
 use nightshift::cli::args::{self, Client, ClientCommand, ModelCommand};
 use nightshift::cli::commands::{
-    self, Context, Report, completions, decrypt, demo, encrypt, evaluate, inspect, keygen, model_import, plan, train,
+    self, Context, Report, audit, completions, decrypt, demo, encrypt, evaluate, fetch, inspect, keygen, model_import,
+    plan, sign, signing_keygen, submit, train, verify,
 };
 
 fn main() -> ExitCode {
@@ -29,7 +30,13 @@ fn call(command: &ClientCommand, context: &Context) -> Result<Report, CliError> 
         ClientCommand::Plan(args) => plan::run(args, context),
         ClientCommand::Keygen(args) => keygen::run(args, context),
         ClientCommand::Encrypt(args) => encrypt::run(args, context),
+        ClientCommand::Submit(args) => submit::run(args, context),
+        ClientCommand::Fetch(args) => fetch::run(args),
         ClientCommand::Decrypt(args) => decrypt::run(args, context),
+        ClientCommand::Audit(args) => audit::run(args, context),
+        ClientCommand::Verify(args) => verify::run(args),
+        ClientCommand::SigningKeygen(args) => signing_keygen::run(args, context),
+        ClientCommand::Sign(args) => sign::run(args),
         ClientCommand::Inspect(args) => inspect::run(args),
         ClientCommand::Completions { shell } => completions::run::<Client>(*shell),
         ClientCommand::Demo(args) => demo::run(args, context),

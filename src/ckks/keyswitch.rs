@@ -3,6 +3,9 @@
 //! c2 is cut into digits of a few limbs, each extended to all other primes (centred), multiplied with the key, and the sum is divided
 //! by P q_l at once: one rounding, 2L + 2 transforms instead of 4L + 2 (ENGINE section 7). The hybrid method of Han and Ki
 //! (eprint 2019/688), with the rescale merged.
+//!
+//! Several ciphertexts go together, prime by prime: a prime's part of the key is then read once for all of them, and what a prime adds to
+//! a ciphertext is summed, divided and stored while it lies in the cache.
 
 use super::keys::EvaluationKey;
 use super::{CkksError, Context};
@@ -10,10 +13,10 @@ use crate::ring::Modulus;
 use crate::ring::extend::Extension;
 use crate::ring::modulus::ShoupFactor;
 use std::ops::Range;
-use zeroize::Zeroizing;
 
 /// The key with its masks expanded, ready for use at any level.
 pub struct KeySwitchKey {
+    /// `[digit][prime][N]`, NTT domain
     a: Vec<u64>,
     b: Vec<u64>,
 }
@@ -67,14 +70,7 @@ impl ModDown {
 
     /// `out = round(x / dropped)`. `x` holds the component in the NTT domain, `limb_of(i)` being the place of prime i in it; its dropped limbs
     /// are overwritten. `out` is `[kept][N]` in the NTT domain.
-    pub fn apply(
-        &self,
-        context: &Context,
-        x: &mut [u64],
-        limb_of: impl Fn(usize) -> usize,
-        scratch: &mut Scratch,
-        out: &mut [u64],
-    ) {
+    pub fn apply(&self, context: &Context, x: &mut [u64], limb_of: impl Fn(usize) -> usize, out: &mut [u64]) {
         let n = context.degree();
         for &prime in &self.dropped {
             context.ntt(prime).inverse_assign(&mut x[limb_of(prime) * n..][..n]);
@@ -82,11 +78,8 @@ impl ModDown {
         let mut sources = disjoint_limbs(x, n, self.dropped.iter().map(|&p| limb_of(p)));
         self.extension.prepare_assign(&mut sources);
         let sources: Vec<&[u64]> = sources.into_iter().map(|s| &*s).collect();
-        self.extension.quotients_into(&sources, &mut scratch.quotients);
-        let quotients = &scratch.quotients;
         for (t, out) in out.chunks_exact_mut(n).enumerate() {
-            self.extension.extend_into(&sources, quotients, t, out);
-            context.ntt(t).forward_assign(out);
+            self.extension.forward_into(&sources, t, context.ntt(t), out);
         }
         for (t, out) in out.chunks_exact_mut(n).enumerate() {
             let value = &x[limb_of(t) * n..][..n];
@@ -101,35 +94,67 @@ fn disjoint_limbs(x: &mut [u64], n: usize, limbs: impl Iterator<Item = usize>) -
     limbs.filter_map(|l| all[l].take()).collect()
 }
 
-/// Working memory of one key switch, reused by one thread.
+/// Ciphertexts that are switched together, wherever and however their residues lie.
+///
+/// A limb of c0 and c1 is loaded before it is stored and not again: results may take the place of what they come from.
+pub trait Ciphertexts {
+    /// How many.
+    fn count(&self) -> usize;
+
+    /// Residues of a limb of component 0, 1 or 2 in the NTT domain.
+    fn load_into(&self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]);
+
+    /// Takes a limb of component 0 or 1 of the result, in the NTT domain.
+    fn store(&mut self, ciphertext: usize, component: usize, limb: usize, residues: &[u64]);
+}
+
+/// One ciphertext in plain buffers, `[limb][N]` each.
+struct Plain<'a> {
+    degree: usize,
+    components: [&'a [u64]; 3],
+    out: [&'a mut [u64]; 2],
+}
+
+impl Ciphertexts for Plain<'_> {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn load_into(&self, _: usize, component: usize, limb: usize, out: &mut [u64]) {
+        out.copy_from_slice(&self.components[component][limb * self.degree..][..self.degree]);
+    }
+
+    fn store(&mut self, _: usize, component: usize, limb: usize, residues: &[u64]) {
+        self.out[component][limb * self.degree..][..self.degree].copy_from_slice(residues);
+    }
+}
+
+/// Working memory of key switches, reused by one thread. Grows to what is asked of it.
+#[derive(Default)]
 pub struct Scratch {
-    /// c2 as coefficients: `[limb][N]`
+    /// c2 as coefficients, ready to be extended: `[ciphertext][limb][N]`
     coefficients: Vec<u64>,
-    /// `[prime in use][N]`, two components
-    sums: [Vec<u64>; 2],
-    /// A bit or two of every coefficient: public-key encryption wants them gone afterwards.
-    quotients: Zeroizing<Vec<u64>>,
+    /// Sums modulo the primes divided out, ready to be extended: `[ciphertext][component][prime][N]`
+    dropped: Vec<u64>,
+    /// c2 modulo one prime, a digit each: `[digit][N]`
+    digits: Vec<u64>,
+    /// Sums modulo one prime: `[component][N]`
+    sums: Vec<u64>,
     extended: Vec<u64>,
 }
 
-impl Scratch {
-    /// Large enough for the top level.
-    #[must_use]
-    pub fn new(context: &Context) -> Self {
-        let n = context.degree();
-        let all = vec![0; context.all_limbs() * n];
-        Self {
-            coefficients: vec![0; context.limbs() * n],
-            sums: [all.clone(), all],
-            quotients: Zeroizing::new(vec![0; n]),
-            extended: vec![0; n],
-        }
+fn grow(buffer: &mut Vec<u64>, len: usize) -> &mut [u64] {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
     }
+    &mut buffer[..len]
+}
 
-    /// Bytes held with so many limbs at the top level, special ones included in `all_limbs`.
+impl Scratch {
+    /// Bytes held for so many ciphertexts at once, of so many limbs, with so many special primes and digits.
     #[must_use]
-    pub fn bytes(limbs: usize, all_limbs: usize, degree: usize) -> u64 {
-        ((limbs + 2 * all_limbs + 2) * degree * 8) as u64
+    pub fn bytes(ciphertexts: usize, limbs: usize, special: usize, digits: usize, degree: usize) -> u64 {
+        ((ciphertexts * (limbs + 2 * (special + 1)) + digits + 3) * degree * 8) as u64
     }
 }
 
@@ -186,50 +211,106 @@ impl KeySwitch {
         scratch: &mut Scratch,
         out: [&mut [u64]; 2],
     ) {
+        self.apply_all(context, key, &mut Plain { degree: context.degree(), components, out }, scratch);
+    }
+
+    /// Switches all ciphertexts to two components of [`Self::output_limbs`] limbs each.
+    pub fn apply_all(
+        &self,
+        context: &Context,
+        key: &KeySwitchKey,
+        ciphertexts: &mut dyn Ciphertexts,
+        scratch: &mut Scratch,
+    ) {
         let n = context.degree();
-        let kernel = context.kernel();
+        let count = ciphertexts.count();
+        let dropped_primes = self.mod_down.dropped.len();
+        let coefficients = grow(&mut scratch.coefficients, count * self.limbs * n);
+        for (ciphertext, coefficients) in coefficients.chunks_exact_mut(self.limbs * n).enumerate() {
+            for (limb, coefficients) in coefficients.chunks_exact_mut(n).enumerate() {
+                ciphertexts.load_into(ciphertext, 2, limb, coefficients);
+                context.ntt(limb).inverse_assign(coefficients);
+            }
+            for digit in &self.digits {
+                let range = digit.limbs.start * n..digit.limbs.end * n;
+                let mut sources: Vec<&mut [u64]> = coefficients[range].chunks_exact_mut(n).collect();
+                digit.extension.prepare_assign(&mut sources);
+            }
+        }
+        let coefficients = &*coefficients;
+        let dropped = grow(&mut scratch.dropped, count * 2 * dropped_primes * n);
+        let digits = grow(&mut scratch.digits, self.digits.len() * n);
+        let sums = grow(&mut scratch.sums, 2 * n);
+        let extended = grow(&mut scratch.extended, n);
+
+        // The primes to be divided out come first: what is left of them is subtracted from each of the others.
+        for (at, &prime) in self.mod_down.dropped.iter().enumerate() {
+            for ciphertext in 0..count {
+                let coefficients = &coefficients[ciphertext * self.limbs * n..][..self.limbs * n];
+                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, sums);
+                for (component, sum) in sums.chunks_exact_mut(n).enumerate() {
+                    context.ntt(prime).inverse_assign(sum);
+                    let place = (ciphertext * 2 + component) * dropped_primes + at;
+                    dropped[place * n..][..n].copy_from_slice(sum);
+                }
+            }
+        }
+        for component in dropped.chunks_exact_mut(dropped_primes * n) {
+            let mut sources: Vec<&mut [u64]> = component.chunks_exact_mut(n).collect();
+            self.mod_down.extension.prepare_assign(&mut sources);
+        }
+        for prime in 0..self.output_limbs() {
+            for ciphertext in 0..count {
+                let coefficients = &coefficients[ciphertext * self.limbs * n..][..self.limbs * n];
+                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, sums);
+                for (component, sum) in sums.chunks_exact(n).enumerate() {
+                    let place = (ciphertext * 2 + component) * dropped_primes;
+                    let sources: Vec<&[u64]> = dropped[place * n..][..dropped_primes * n].chunks_exact(n).collect();
+                    self.mod_down.extension.forward_into(&sources, prime, context.ntt(prime), extended);
+                    let (m, inverse) = (context.modulus(prime), self.mod_down.inverses[prime]);
+                    context.kernel().subtract_from_scaled_assign(m, extended, sum, inverse);
+                    ciphertexts.store(ciphertext, component, prime, extended);
+                }
+            }
+        }
+    }
+
+    /// `P c + sum over digits of (digit, key)` modulo one prime, for both components. `coefficients` are c2's, prepared.
+    #[expect(clippy::too_many_arguments, reason = "buffers of the caller's, each used once")]
+    fn sum_into(
+        &self,
+        context: &Context,
+        key: &KeySwitchKey,
+        ciphertexts: &dyn Ciphertexts,
+        ciphertext: usize,
+        prime: usize,
+        coefficients: &[u64],
+        digits: &mut [u64],
+        extended: &mut [u64],
+        sums: &mut [u64],
+    ) {
+        let n = context.degree();
         let primes = context.all_limbs();
-        // Special primes keep their context number in the sums; limbs above the level stay unused.
-        let [c0, c1, c2] = components;
-        for (sums, component) in scratch.sums.iter_mut().zip([c0, c1]) {
-            sums[context.limbs() * n..].fill(0);
-            for limb in 0..self.limbs {
-                let sum = &mut sums[limb * n..][..n];
-                sum.copy_from_slice(&component[limb * n..][..n]);
-                kernel.scale_assign(context.modulus(limb), sum, self.special_product[limb]);
+        for (digit, out) in self.digits.iter().zip(digits.chunks_exact_mut(n)) {
+            match digit.targets.iter().position(|&target| target == prime) {
+                Some(target) => {
+                    let range = digit.limbs.start * n..digit.limbs.end * n;
+                    let sources: Vec<&[u64]> = coefficients[range].chunks_exact(n).collect();
+                    digit.extension.forward_into(&sources, target, context.ntt(prime), out);
+                }
+                None => ciphertexts.load_into(ciphertext, 2, prime, out),
             }
         }
-        for limb in 0..self.limbs {
-            let coefficients = &mut scratch.coefficients[limb * n..][..n];
-            coefficients.copy_from_slice(&c2[limb * n..][..n]);
-            context.ntt(limb).inverse_assign(coefficients);
-        }
-        for (d, digit) in self.digits.iter().enumerate() {
-            let key_of = |prime: usize| (d * primes + prime) * n..(d * primes + prime + 1) * n;
-            let add_product = |sums: &mut [Vec<u64>; 2], prime: usize, factor: &[u64]| {
-                let [s0, s1] = sums;
-                let m = context.modulus(prime);
-                kernel.mul_add_assign(m, &mut s0[prime * n..][..n], factor, &key.b[key_of(prime)]);
-                kernel.mul_add_assign(m, &mut s1[prime * n..][..n], factor, &key.a[key_of(prime)]);
-            };
-            let range = digit.limbs.start * n..digit.limbs.end * n;
-            let mut sources: Vec<&mut [u64]> = scratch.coefficients[range].chunks_exact_mut(n).collect();
-            digit.extension.prepare_assign(&mut sources);
-            let sources: Vec<&[u64]> = sources.into_iter().map(|s| &*s).collect();
-            digit.extension.quotients_into(&sources, &mut scratch.quotients);
-            for limb in digit.limbs.clone() {
-                add_product(&mut scratch.sums, limb, &c2[limb * n..][..n]);
-            }
-            for (t, &prime) in digit.targets.iter().enumerate() {
-                digit.extension.extend_into(&sources, &scratch.quotients, t, &mut scratch.extended);
-                context.ntt(prime).forward_assign(&mut scratch.extended);
-                add_product(&mut scratch.sums, prime, &scratch.extended);
-            }
-        }
-        for (component, out) in out.into_iter().enumerate() {
-            let mut sums = std::mem::take(&mut scratch.sums[component]);
-            self.mod_down.apply(context, &mut sums, |prime| prime, scratch, out);
-            scratch.sums[component] = sums;
+        let factors: Vec<&[u64]> = digits.chunks_exact(n).collect();
+        for (component, sum) in sums.chunks_exact_mut(n).enumerate() {
+            // Special primes have no residues of the ciphertext, and P is zero modulo each of them.
+            let start = (prime < self.limbs).then(|| {
+                ciphertexts.load_into(ciphertext, component, prime, extended);
+                (&*extended, self.special_product[prime])
+            });
+            let part = [&key.b, &key.a][component];
+            let keys: Vec<&[u64]> = (0..self.digits.len()).map(|d| &part[(d * primes + prime) * n..][..n]).collect();
+            context.kernel().sum_products_into(context.modulus(prime), &factors, &keys, start, sum);
         }
     }
 }

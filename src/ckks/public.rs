@@ -5,7 +5,7 @@
 
 use super::encoder::Encoder;
 use super::keys::PublicKey;
-use super::keyswitch::{ModDown, Scratch};
+use super::keyswitch::ModDown;
 use super::{CkksError, Context};
 use crate::ring::sampling::{Stream, fresh_seed};
 use zeroize::Zeroizing;
@@ -31,7 +31,6 @@ pub struct PublicScratch {
     limb: Zeroizing<Vec<u64>>,
     ephemeral: Zeroizing<Vec<u64>>,
     sum: Zeroizing<Vec<u64>>,
-    down: Scratch,
 }
 
 impl<'a> PublicEncryptor<'a> {
@@ -78,7 +77,6 @@ impl<'a> PublicEncryptor<'a> {
             limb: words(n),
             ephemeral: words(self.context.all_limbs() * n),
             sum: words(self.context.all_limbs() * n),
-            down: Scratch::new(self.context),
         }
     }
 
@@ -110,7 +108,7 @@ impl<'a> PublicEncryptor<'a> {
                 let u = &scratch.ephemeral[prime * n..][..n];
                 kernel.mul_add_assign(context.modulus(prime), sum, u, &key[prime * n..][..n]);
             }
-            self.mod_down.apply(context, &mut scratch.sum, |prime| prime, &mut scratch.down, out);
+            self.mod_down.apply(context, &mut scratch.sum, |prime| prime, out);
             if component == 0 {
                 for (prime, out) in out.chunks_exact_mut(n).enumerate() {
                     let m = context.modulus(prime);

@@ -122,7 +122,7 @@ fn squares_and_key_switches_have_the_predicted_error() {
         let direct = decrypt(&context, &key, &three, 2, scale * scale).unwrap();
         assert!(deviation(&direct, &squares) < 1e-5, "three components");
 
-        let mut scratch = Scratch::new(&context);
+        let mut scratch = Scratch::default();
         let digits: Vec<f64> =
             context.parameters().moduli().chunks(digit_limbs).map(|d| d.iter().map(|&q| q as f64).product()).collect();
         let special: f64 = context.parameters().special().iter().map(|&q| q as f64).product();
@@ -154,10 +154,9 @@ fn rescale_alone_divides_both_components() {
     let z = values(n, 5);
     let [mut c0, mut c1] = encrypt(&context, &key, &z, scale);
     let down = ModDown::new(&context, vec![1], 1);
-    let mut scratch = Scratch::new(&context);
     let [mut o0, mut o1] = [vec![0; n], vec![0; n]];
-    down.apply(&context, &mut c0, |p| p, &mut scratch, &mut o0);
-    down.apply(&context, &mut c1, |p| p, &mut scratch, &mut o1);
+    down.apply(&context, &mut c0, |p| p, &mut o0);
+    down.apply(&context, &mut c1, |p| p, &mut o1);
     let scale = scale / context.parameters().moduli()[1] as f64;
     let found = decrypt(&context, &key, &[&o0, &o1], 1, scale).unwrap();
     assert_near(deviation(&found, &z) * scale, noise::rescale(n), "rescale");

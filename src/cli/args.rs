@@ -3,8 +3,12 @@
 //! Types only: no file is opened and nothing is computed here. A value that parses is in range, but whether a path
 //! exists or a model fits is found out by the command itself.
 
+mod audit;
 mod client;
+mod metrics;
+mod queue;
 mod train;
+mod trust;
 mod values;
 mod worker;
 
@@ -13,13 +17,19 @@ use std::ffi::OsString;
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgAction, Args, Parser};
 
+pub use audit::AuditArgs;
 pub use client::{
     Client, ClientCommand, DecryptArgs, DemoArgs, EncryptArgs, EvaluateArgs, ImportArgs, InspectArgs, KeygenArgs,
     ModelCommand, PlanArgs,
 };
+pub use metrics::MetricsArgs;
+pub use queue::{DoctorArgs, FetchArgs, JobsArgs, QueueArgs, StatusArgs, SubmitArgs, WorkArgs};
 pub use train::TrainArgs;
+pub use trust::{
+    OptionalSigning, RequiredSigning, SignArgs, SigningKeygenArgs, TrustArgs, Validity, VerifyArgs, WorkerKey,
+};
 pub use values::{ByteSize, Isa, TableFormat, TableOut, ValueError, WeightBits};
-pub use worker::{RunArgs, Worker, WorkerCommand};
+pub use worker::{CalibrateArgs, RunArgs, Worker, WorkerCommand};
 
 /// Exit code of a command line that cannot be understood (EX_USAGE).
 pub const EXIT_USAGE: u8 = 64;

@@ -1,7 +1,8 @@
 //! The commands, one file each: arguments in, files written, a [`Report`] out. The mains choose among them and end with
 //! the exit code that [`finish`] gives.
 //!
-//! The worker's main names `run` and `completions` only, so that nothing which decrypts is linked into its binary.
+//! The worker's main names `run`, those on queues, `calibrate` and `completions` only, so that nothing which decrypts is linked into its
+//! binary.
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -15,17 +16,29 @@ use super::error::CliError;
 use super::progress::{Progress, Screen};
 use super::{logging, report};
 
+pub mod audit;
+pub mod calibrate;
 pub mod completions;
 pub mod decrypt;
 pub mod demo;
+pub mod doctor;
 pub mod encrypt;
 pub mod evaluate;
+mod exact;
+pub mod fetch;
 pub mod inspect;
 pub mod keygen;
 pub mod model_import;
 pub mod plan;
+pub mod queue;
 pub mod run;
+pub mod sign;
+pub mod signing_keygen;
+pub mod status;
+pub mod submit;
 pub mod train;
+pub mod verify;
+pub mod work;
 
 /// What every command gets besides its arguments.
 pub struct Context {

@@ -32,7 +32,7 @@ mod tests {
         for word in ["nightshift", "keygen", "encrypt", "--workdir"] {
             assert!(script.contains(word), "{word} is missing");
         }
-        assert!(!script.contains("--memory-limit"), "an option of the worker only");
+        assert!(!script.contains("--scratch"), "an option of the worker only");
         let mut script = Vec::new();
         write_completions::<Worker>(Shell::Zsh, &mut script).expect("memory takes every byte");
         assert!(String::from_utf8_lossy(&script).starts_with("#compdef nightshift-worker"));

@@ -2,6 +2,7 @@
 //! exit code of `jobs::ExitCode` and, where there is something to do about it, a line of advice.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use jobs::{ExitCode, JobsError};
@@ -53,7 +54,7 @@ pub enum CliError {
     },
     /// The worker's run.
     #[error(transparent)]
-    Worker(#[from] WorkerError),
+    Worker(Box<WorkerError>),
     /// The trainer. Code and advice are settled when it is made, so that this enum is the same in builds without one.
     #[error("{error}")]
     Train {
@@ -67,6 +68,19 @@ pub enum CliError {
     /// A build without the trainer was asked to train.
     #[error("found a build without the cargo feature `train`, expected one with it")]
     NoTrainer,
+    /// An audit that would take longer than allowed.
+    #[error("{images} images would take about {estimate_secs:.0} s, expected at most {limit_secs:.0} s")]
+    TooLong {
+        /// Of the sample.
+        images: usize,
+        /// By bootstraps measured on this machine.
+        estimate_secs: f64,
+        /// The limit.
+        limit_secs: f64,
+    },
+    /// A build without the exact engine was given work for it.
+    #[error("found a build without the cargo feature `exact`, expected one with it")]
+    NoExactEngine,
     /// A kernel that this machine cannot run.
     #[error("kernel: found {found}, expected {expected} on this machine")]
     Kernel {
@@ -74,6 +88,17 @@ pub enum CliError {
         found: &'static str,
         /// Those there are.
         expected: String,
+    },
+    /// Nowhere to keep this machine's rates.
+    #[error("found neither XDG_CACHE_HOME nor HOME in the environment, expected a folder to keep rates in")]
+    NoCache,
+    /// No figures can be offered at an address.
+    #[error("cannot listen at {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        source: io::Error,
     },
     /// An input cannot be read.
     #[error("{}: cannot read: {source}", path.display())]
@@ -98,6 +123,46 @@ pub enum CliError {
         path: PathBuf,
         /// What may be replaced.
         kind: &'static str,
+    },
+    /// A job in a queue is not over yet.
+    #[error("job {job}: found {found}, expected it to be over")]
+    Unfinished {
+        /// The queue's name of it.
+        job: String,
+        /// State and tasks done.
+        found: String,
+    },
+    /// A job in a queue ended without results, or a worker's task did.
+    #[error("{what}: {reason}")]
+    Ended {
+        /// Job or task.
+        what: String,
+        /// The queue's reason.
+        reason: String,
+        /// The code that says what kind of reason.
+        code: ExitCode,
+        /// What to do about it.
+        advice: Option<&'static str>,
+    },
+    /// The system refuses something that is no file: a thread, a handler of signals.
+    #[error("{what}: {source}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// What `doctor` found wrong; it has been printed.
+    #[error("{failed} of {checks} checks failed, the first: {first}")]
+    Unwell {
+        /// How many failed.
+        failed: usize,
+        /// How many there were.
+        checks: usize,
+        /// The first that failed.
+        first: String,
+        /// Its code.
+        code: ExitCode,
     },
     /// A command panicked: a bug. The panic itself has been told where it happened.
     #[error("found a panic, expected none")]
@@ -177,6 +242,15 @@ pub enum CliError {
     },
 }
 
+/// What to do about a build without the exact engine.
+const EXACT_BUILD: &str = "build it in a checkout: cargo build --release --features exact";
+
+impl From<WorkerError> for CliError {
+    fn from(error: WorkerError) -> Self {
+        Self::Worker(Box::new(error))
+    }
+}
+
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
         let advice = match error {
@@ -215,12 +289,16 @@ impl CliError {
             Self::Jobs(error) => error.exit_code(),
             Self::Net(_) | Self::NetFile { .. } | Self::Content { .. } | Self::Golden { .. } => ExitCode::BadData,
             Self::NoLabels { .. } => ExitCode::BadData,
-            Self::Digits { .. } | Self::NoTrainer => ExitCode::Usage,
+            Self::Digits { .. } | Self::NoTrainer | Self::TooLong { .. } => ExitCode::Usage,
             Self::Disagreement { .. } | Self::Panicked => ExitCode::Bug,
             Self::Replace { .. } => ExitCode::CannotCreate,
             Self::Client { code, .. } | Self::Train { code, .. } => *code,
+            Self::Ended { code, .. } | Self::Unwell { code, .. } => *code,
+            Self::Unfinished { .. } => ExitCode::TryLater,
+            Self::System { .. } => ExitCode::Config,
             Self::Worker(error) => worker_code(error),
-            Self::Kernel { .. } => ExitCode::Config,
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => ExitCode::Permission,
+            Self::Kernel { .. } | Self::Listen { .. } | Self::NoCache | Self::NoExactEngine => ExitCode::Config,
             Self::Plan(error) => plan_code(error),
             Self::Read { source, .. } => ExitCode::on_read(source),
             Self::Create { source, .. } => ExitCode::on_create(source),
@@ -232,21 +310,28 @@ impl CliError {
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         let text = match self {
-            Self::Format(error) | Self::Worker(WorkerError::Format(error)) => return format_advice(error),
+            Self::Format(error) => return format_advice(error),
             Self::Packing(error) => return packing_advice(error),
-            Self::Jobs(error) | Self::Worker(WorkerError::Jobs(error)) => {
-                return jobs_advice(error);
-            }
-            Self::Worker(WorkerError::Memory { .. }) => "run it on a larger machine, or raise --memory-limit",
-            Self::Worker(WorkerError::Mismatch { .. }) => {
-                "encrypt again with the model and version that the worker has"
-            }
+            Self::Jobs(error) => return jobs_advice(error),
+            Self::Worker(error) => match &**error {
+                WorkerError::Format(error) => return format_advice(error),
+                WorkerError::Jobs(error) => return jobs_advice(error),
+                WorkerError::Memory { .. } => "run it on a larger machine, or raise --memory-limit",
+                WorkerError::NoExactEngine => EXACT_BUILD,
+                WorkerError::Mismatch { .. } => "encrypt again with the model and version that the worker has",
+                _ => return advice_by_code(self.exit_code()),
+            },
+            Self::NoExactEngine => EXACT_BUILD,
             Self::Kernel { .. } => "leave --isa out: the fastest kernel is chosen",
-            Self::Client { advice: Some(advice), .. } => advice,
+            Self::NoCache => "name the file: --rates FILE",
+            Self::Client { advice: Some(advice), .. } | Self::Ended { advice: Some(advice), .. } => advice,
+            Self::Unfinished { .. } => "try again later, or let submit --wait do it",
+            Self::Listen { .. } => "choose a free address of this machine with --metrics-listen",
             Self::Train { advice: Some(advice), .. } => return Some(advice.clone()),
             Self::NoTrainer => "build it in a checkout: cargo build --release --features train",
             Self::Plan(PlanError::TooDeep { .. }) => "ask for less precision, or use a network with fewer squarings",
             Self::Golden { .. } => "spec, weights and golden file must come from the same training run and layout",
+            Self::TooLong { .. } => "draw fewer images with --sample, raise --time-limit, or say --yes",
             Self::NoLabels { .. } => "give the labels with --labels",
             _ => return advice_by_code(self.exit_code()),
         };
@@ -284,7 +369,26 @@ fn jobs_advice(error: &JobsError) -> Option<String> {
         }
         JobsError::NewerSchema { .. } => "use the version of nightshift that wrote it",
         JobsError::ReceiptMismatch { .. } => "the receipt answers another job: run the worker on this one",
+        JobsError::Unsigned { .. } => {
+            "have it signed: a request by nightshift sign, a receipt by a worker with --signing-key"
+        }
+        JobsError::Untrusted { .. } => "if that key is to be trusted, add its line to the list of public keys",
+        JobsError::WrongSignature { .. } => "it was changed after it was signed, or the signature is another file's",
+        JobsError::Expired { .. } => "sign the request again: nightshift sign --valid-for",
+        JobsError::Replayed { .. } => "a job id stands for one content: encrypt anew, which draws a new id",
+        JobsError::LooseMode { path, .. } => return Some(format!("keep it to yourself: chmod 600 {}", path.display())),
         JobsError::NoModel { .. } => "give the model package with --model",
+        JobsError::KeyReused { .. } => "encrypt again with another --idempotency-key: a job in a queue never changes",
+        JobsError::NoSuchJob { .. } => "nightshift-worker status shows the jobs there are",
+        JobsError::QueueUrl { .. } => {
+            "a queue is spool:DIR, s3://BUCKET/PREFIX or postgres://USER@HOST/DB?store=spool:DIR"
+        }
+        JobsError::NotCompiledIn { .. } => {
+            "build it with that feature: cargo build --release --features cloud,postgres"
+        }
+        JobsError::Storage { .. } | JobsError::Database { .. } => {
+            "nightshift-worker doctor tells what the queue can do"
+        }
         JobsError::Read { path, .. } if path.ends_with("receipt.json") => {
             "the job is not done: nightshift-worker run JOB/job.toml"
         }

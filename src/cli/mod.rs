@@ -8,6 +8,7 @@ pub mod commands;
 pub mod completions;
 pub mod digits;
 mod error;
+pub mod figures;
 mod images;
 pub mod logging;
 #[cfg(feature = "train")]
@@ -16,6 +17,9 @@ mod oracles;
 mod packaging;
 pub mod progress;
 pub mod report;
-mod time;
+#[cfg(feature = "exact")]
+mod sheet;
+mod signals;
+mod tables;
 
 pub use error::CliError;

@@ -7,12 +7,14 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use jobs::manifest::{self, LoadedJob};
-use jobs::{Receipt, receipt::BatchReceipt};
+use jobs::receipt::BatchReceipt;
+use jobs::trust::Signed;
+use jobs::{LoadedJob, TrustedKeys};
 use packing::{Prediction, predictions_from_slots};
 use zeroize::Zeroizing;
 
 use super::setup::promised_bits;
+use super::verify;
 use super::{ClientError, Setup};
 use crate::ckks::CkksError;
 use crate::ckks::secret::{Decryptor, SecretKey};
@@ -38,6 +40,8 @@ pub struct DecryptRequest<'a> {
     pub job_path: &'a Path,
     /// The model package, where it is not the job's own copy.
     pub model_path: Option<&'a Path>,
+    /// Keys of which one must have signed the receipt; none asks for no signature.
+    pub worker_keys: Option<&'a TrustedKeys>,
     /// Threads that decrypt.
     pub threads: NonZeroUsize,
     /// Kernel of all arithmetic.
@@ -84,6 +88,8 @@ pub struct DecryptReport {
     pub too_close: Vec<usize>,
     /// Bytes of all results together.
     pub result_bytes: u64,
+    /// Who signed the receipt, and what is known of them.
+    pub receipt_signed: Signed,
 }
 
 impl DecryptReport {
@@ -108,9 +114,7 @@ impl DecryptReport {
 /// [`ClientError::Jobs`] where manifest, receipt and files do not fit together or the job failed; [`ClientError::Format`] for another key,
 /// plan, job or batch; [`ClientError::Undecryptable`]; [`ClientError::Canary`].
 pub fn decrypt(request: &DecryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<Decrypted, ClientError> {
-    let job = manifest::load(request.job_path)?;
-    let receipt = Receipt::load(&job.receipt_path()?)?;
-    receipt.verify(&job)?;
+    let (job, receipt, signed) = verify::answered(request.job_path, request.worker_keys)?;
     let model = ModelPackage::open(&job.verify_model(request.model_path)?)?;
     let setup = Setup::new(&model, request.requirements, request.kernel)?;
     let manifest = job.manifest();
@@ -157,6 +161,7 @@ pub fn decrypt(request: &DecryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
         smallest_margin: summary.smallest_margin,
         too_close: summary.too_close,
         result_bytes,
+        receipt_signed: signed,
     };
     Ok(Decrypted { predictions, report })
 }

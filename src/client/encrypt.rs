@@ -10,8 +10,9 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use jobs::manifest::{self, Batch, FileRef, InputRef, JobManifest, ModelRef};
-use jobs::{Digest, JobsError};
+use jobs::manifest::{self, Batch, FileRef, InputRef, JobManifest, ModelRef, Terms};
+use jobs::signing::{Purpose, signature_path};
+use jobs::{Digest, JobsError, SigningKey};
 use packing::{Batches, ImageSet, Normalisation};
 use zeroize::Zeroizing;
 
@@ -29,8 +30,17 @@ use crate::ring::sampling::fresh_seed;
 /// Entries that a thread takes at a time: a cache line of each image's bytes is then read a few times only.
 const RUN: usize = 16;
 
+/// The client's own signature under a request.
+#[derive(Clone, Copy)]
+pub struct RequestSigning<'a> {
+    /// Signs.
+    pub key: &'a SigningKey,
+    /// Seconds since 1970 from which on the signature is good for nothing.
+    pub expires_unix_secs: Option<u64>,
+}
+
 /// What to encrypt, with what, to where.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct EncryptRequest<'a> {
     /// `secret.key` or `public.key`.
     pub key_path: &'a Path,
@@ -54,6 +64,12 @@ pub struct EncryptRequest<'a> {
     pub requirements: &'a Requirements,
     /// The time, for people; goes into the manifest.
     pub created: &'a str,
+    /// Whose job it is, where a worker serves several.
+    pub tenant: Option<&'a str>,
+    /// What a queue is asked for.
+    pub queue: Option<&'a Terms>,
+    /// Signs the manifest.
+    pub signing: Option<RequestSigning<'a>>,
 }
 
 /// What encryption did.
@@ -114,13 +130,13 @@ pub fn encrypt(request: &EncryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
         None => request.key_path.with_file_name("eval.key"),
     };
     keys::read_evaluation_key(&eval_key_path, &expected(&setup, Some(&key_id)))?;
-    check_model_file(request.model_path, &setup)?;
+    check_model_id(request.model_path, &setup.model_id)?;
 
     let normalisation = Normalisation::new(&model.network.input.mean, &model.network.input.std)?;
     let known = model.canaries.iter().map(|canary| canary.input.iter().copied().map(f64::from).collect()).collect();
     let batches = Batches::new(images, &normalisation, setup.plan.slots())?.with_canaries(known)?;
     if batches.batches() > manifest::BATCHES_LIMIT {
-        return Err(packing_usage_batches(batches.batches()));
+        return Err(too_many_batches(batches.batches()));
     }
 
     let mut outputs = Outputs::open(request.out_dir, 0o777)?;
@@ -150,7 +166,7 @@ pub fn encrypt(request: &EncryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
     let manifest = JobManifest {
         schema: manifest::SCHEMA.to_owned(),
         job_id: job.job_id.clone(),
-        tenant: None,
+        tenant: request.tenant.map(str::to_owned),
         created: request.created.to_owned(),
         engine: manifest::ENGINE.to_owned(),
         plan_id: setup.plan_id.clone(),
@@ -159,11 +175,19 @@ pub fn encrypt(request: &EncryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
         slots: batches.slots() as u32,
         receipt: "receipt.json".to_owned(),
         options: std::collections::BTreeMap::new(),
+        queue: request.queue.filter(|terms| !terms.is_empty()).cloned(),
         model: ModelRef { name: setup.model_name.clone(), digest: model_digest, path: Some("model.nsm".to_owned()) },
         eval_key: FileRef { path: "eval.key".to_owned(), digest: eval_key_digest },
         batches: listed,
     };
-    manifest.write(&outputs.free_path("job.toml")?)?;
+    let path = outputs.free_path("job.toml")?;
+    if let Some(RequestSigning { key, expires_unix_secs }) = request.signing {
+        // Before the manifest: a worker that finds the one finds the other.
+        let text = manifest.to_toml(&path)?;
+        outputs.made(&signature_path(&path));
+        key.sign(Purpose::Request, text.as_bytes(), expires_unix_secs).write_beside(&path)?;
+    }
+    manifest.write(&path)?;
     outputs.keep();
     let encryption = key.kind();
     Ok(EncryptReport {
@@ -211,23 +235,26 @@ fn read_key(request: &EncryptRequest<'_>, setup: &Setup) -> Result<(Key, String)
 }
 
 /// The file that goes into the job must be the package that was planned.
-fn check_model_file(path: &Path, setup: &Setup) -> Result<(), ClientError> {
+pub(super) fn check_model_id(path: &Path, model_id: &str) -> Result<(), ClientError> {
     let container = Container::open(path, Some(Kind::Model), &OpenLimits::default())?;
-    Ok(container.expect_metadata("model_id", &setup.model_id)?)
+    Ok(container.expect_metadata("model_id", model_id)?)
 }
 
-fn fresh_id() -> Result<String, ClientError> {
+/// A random job id.
+pub(super) fn fresh_id() -> Result<String, ClientError> {
     let seed = fresh_seed().map_err(crate::ckks::CkksError::from)?;
     Ok(seed[..16].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn digest(text: &str) -> Result<Digest, ClientError> {
+/// A digest as manifests have it.
+pub(super) fn digest(text: &str) -> Result<Digest, ClientError> {
     text.parse().map_err(|error: jobs::digest::DigestSyntax| {
         FormatError::invalid("digest of a file just written", error.to_string(), "64 hexadecimal digits").into()
     })
 }
 
-fn packing_usage_batches(found: usize) -> ClientError {
+/// More batches than a manifest lists.
+pub(super) fn too_many_batches(found: usize) -> ClientError {
     let expected = format!("at most {}", manifest::BATCHES_LIMIT);
     JobsError::Field { field: "batches".to_owned(), found: format!("{found} batches"), expected }.into()
 }

@@ -29,6 +29,10 @@ pub enum ClientError {
     /// The scheme.
     #[error(transparent)]
     Ckks(#[from] CkksError),
+    /// The exact engine's scheme.
+    #[cfg(feature = "exact")]
+    #[error(transparent)]
+    Exact(#[from] crate::exact::ExactError),
     /// An output folder cannot be made, or a file cannot be brought into it.
     #[error("{}: cannot create: {source}", path.display())]
     Create {
@@ -122,6 +126,10 @@ impl ClientError {
                 CkksError::Entropy(_) => ExitCode::Unavailable,
                 _ => ExitCode::BadData,
             },
+            #[cfg(feature = "exact")]
+            Self::Exact(crate::exact::ExactError::Entropy(_)) => ExitCode::Unavailable,
+            #[cfg(feature = "exact")]
+            Self::Exact(_) => ExitCode::BadData,
             Self::Plan(_) | Self::Canary { .. } | Self::Undecryptable { .. } => ExitCode::BadData,
             Self::Create { source, .. } => ExitCode::on_create(source),
             Self::Write { source, .. } => ExitCode::on_write(source),

@@ -6,15 +6,21 @@
 mod decrypt;
 mod encrypt;
 mod error;
+#[cfg(feature = "exact")]
+pub mod exact;
+mod inputs;
 mod keygen;
 mod outputs;
 mod setup;
+mod verify;
 
 pub use decrypt::{DecryptReport, DecryptRequest, Decrypted, decrypt};
-pub use encrypt::{EncryptReport, EncryptRequest, encrypt};
+pub use encrypt::{EncryptReport, EncryptRequest, RequestSigning, encrypt};
 pub use error::ClientError;
+pub use inputs::{Images, decrypt_inputs};
 pub use keygen::{KeyFile, KeygenReport, keygen};
 pub use setup::Setup;
+pub use verify::{VerifyReport, verify};
 
 #[cfg(test)]
 mod tests;

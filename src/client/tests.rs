@@ -114,6 +114,9 @@ impl World {
             limit: None,
             requirements: &self.requirements,
             created: "2026-01-02T03:04:05Z",
+            tenant: None,
+            queue: None,
+            signing: None,
         };
         change(&mut request);
         let calls = AtomicU64::new(0);
@@ -128,6 +131,7 @@ impl World {
             key_path: &self.path(key),
             job_path: &self.path(job).join("job.toml"),
             model_path: None,
+            worker_keys: None,
             threads: NonZeroUsize::new(2).unwrap(),
             kernel: Kernel::detect(),
             requirements: &self.requirements,
@@ -189,7 +193,9 @@ impl World {
             eval_key: manifest.eval_key.digest,
             images: manifest.images,
             slots: manifest.slots,
+            attempts: 1,
             code_version: "test".into(),
+            code_commit: None,
             isa: "test".into(),
             threads: 1,
             batches,
@@ -305,6 +311,9 @@ fn other_keys_plans_and_damage_have_their_exit_codes() {
             limit: None,
             requirements: &world.requirements,
             created: "now",
+            tenant: None,
+            queue: None,
+            signing: None,
         };
         (encrypt(&request, &|_| {}), ())
     };

@@ -5,9 +5,11 @@
 //! whole polynomials, and the next stage begins. All arithmetic is exact: results are the same words for any number of threads and any
 //! kernel tier.
 
+mod calibrate;
 mod prepare;
 pub mod rates;
 mod run;
+mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tile;
@@ -31,7 +33,7 @@ pub enum EngineError {
     #[error(transparent)]
     Circuit(#[from] NetError),
     /// Circuit and plan are not of each other.
-    #[error("plan of {found} stages for a circuit of {expected}")]
+    #[error("plan of {found} stages for a circuit of {expected}, or transforms of other parameters")]
     Plan {
         /// Stages in the plan.
         found: usize,
@@ -44,11 +46,14 @@ pub enum EngineError {
         /// Key switches in the plan.
         switches: usize,
     },
+    /// Asked to stop before the end.
+    #[error("stopped before the end")]
+    Stopped,
     /// The system gave no working memory.
-    #[error("cannot map {words} words of working memory: {reason}")]
+    #[error("cannot map {bytes} bytes of working memory: {reason}")]
     Memory {
         /// As asked.
-        words: usize,
+        bytes: usize,
         /// As told.
         reason: String,
     },

@@ -1,55 +1,316 @@
-//! Measures this machine's rates for the plan's estimates: a millisecond of each inner loop, in cache, one thread.
+//! Measures what each kind of work takes on this machine: inner loops one by one ([`fit`]), then the whole engine on a made-up batch, by which
+//! they are corrected. [`quick`] only compares a few loops with the figures that come with the program.
 
-use crate::ckks::CkksError;
-use crate::plan::cost::Rates;
-use crate::ring::kernels::{BlockOperands, BlockScratch, Kernel, PackedBlock, Start};
+use super::EngineError;
+use super::calibrate;
+use crate::ckks::keys::EvaluationKey;
+use crate::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
+use crate::ckks::{CkksError, Context, Parameters, ParametersLiteral};
+use crate::format::Bytes;
+use crate::plan::cost::{key_switch_pointwise, key_switch_transforms, width_bytes};
+use crate::plan::defaults::defaults;
+use crate::plan::rates::{Rates, Unit, Work};
+use crate::ring::kernels::{BlockOperands, BlockScratch, BlockWork, Kernel, PackedBlock, Start};
 use crate::ring::sampling::Stream;
-use crate::ring::{Modulus, Ntt, primes};
+use crate::ring::{Modulus, primes};
 use std::time::Instant;
 
-/// Repeats `work` (of `units` units) for at least `MEASURE_SECS` and returns units a second.
-fn rate(units: usize, mut work: impl FnMut()) -> f64 {
-    const MEASURE_SECS: f64 = 0.001;
-    work();
-    let start = Instant::now();
-    let mut rounds = 0;
-    while start.elapsed().as_secs_f64() < MEASURE_SECS {
+const DEGREE: usize = 8192;
+/// Columns of a tile, as wide stages have them.
+const COLUMNS: usize = 16;
+/// Residues of a piece of a batch that is read at once.
+const PIECE: usize = 128;
+/// Residues beyond the caches.
+const LARGE: usize = 3 << 20;
+
+/// Seconds of one round of `work`: the best of as many as fit the budget, at least two.
+fn best_secs(budget_secs: f64, mut work: impl FnMut()) -> f64 {
+    let begin = Instant::now();
+    let mut best = f64::INFINITY;
+    for round in 0.. {
+        let start = Instant::now();
         work();
-        rounds += 1;
+        best = best.min(start.elapsed().as_secs_f64());
+        if round > 0 && begin.elapsed().as_secs_f64() >= budget_secs {
+            break;
+        }
     }
-    (units * rounds) as f64 / start.elapsed().as_secs_f64()
+    best
 }
 
-/// Some five milliseconds.
+/// The default rates of the kernel, scaled to what a few inner loops take here: two milliseconds or so.
+#[must_use]
+pub fn quick(kernel: Kernel, threads: usize) -> Rates {
+    const BUDGET_SECS: f64 = 2e-4;
+    let mut rates = defaults(kernel, threads);
+    let Ok(loops) = Loops::new(kernel, BUDGET_SECS) else { return rates };
+    let found = [(Unit::Square, loops.square()), (Unit::Expand, loops.expand())];
+    let log_ratio: f64 = found.iter().map(|&(unit, secs)| (secs / rates.unit_secs.get(unit)).ln()).sum();
+    let ratio = (log_ratio / found.len() as f64).exp().clamp(0.1, 10.0);
+    for unit in Unit::ALL.into_iter().filter(|unit| !matches!(unit, Unit::Batch | Unit::ResultByte)) {
+        rates.unit_secs.set(unit, rates.unit_secs.get(unit) * ratio);
+    }
+    rates
+}
+
+/// Rates of this machine with a kernel and so many threads, or with `stand_alone` those of the loops alone: seconds of measuring, up to half a minute with the slowest kernel. Writing files is not
+/// the engine's affair: [`Unit::ResultByte`] and [`Unit::Batch`] are the defaults.
 ///
 /// # Errors
-/// [`CkksError::Ring`] if the transform fails its self-test.
-pub fn measure(kernel: Kernel, threads: usize) -> Result<Rates, CkksError> {
-    let degree = 8192;
-    let q = primes::nearest(1 << 43, degree, &[])?;
-    let ntt = Ntt::new(degree, q, kernel)?;
-    let m = Modulus::new(q)?;
+/// [`EngineError`] if rings, threads or memory cannot be had.
+pub fn fit(kernel: Kernel, threads: usize, stand_alone: bool) -> Result<Rates, EngineError> {
+    const BUDGET_SECS: f64 = 0.02;
+    let loops = Loops::new(kernel, BUDGET_SECS)?;
+    let mut rates = defaults(kernel, threads);
+    let secs = &mut rates.unit_secs;
+    loops.products(secs);
+    secs.set(Unit::Square, loops.square());
+    secs.set(Unit::Copy, loops.copy());
+    secs.set(Unit::Expand, loops.expand());
+    loops.memory(secs)?;
+    loops.polynomials(secs)?;
+    secs.set(Unit::Weight, loops.weight());
+    let digest_input = vec![1u8; LARGE];
+    let digest_secs = best_secs(BUDGET_SECS, || {
+        std::hint::black_box(blake3::hash(&digest_input));
+    });
+    secs.set(Unit::DigestByte, digest_secs / digest_input.len() as f64);
+    if stand_alone {
+        rates.thread_loss = 0.0;
+    } else {
+        calibrate::correct(&mut rates)?;
+    }
+    Ok(rates)
+}
 
-    let (rows, columns, row_words) = (96, 256, 96);
-    let weights: Vec<i16> = (0..rows * columns).map(|i| ((i * 37) % 255) as i16 - 127).collect();
-    let block = PackedBlock::new(kernel, rows, columns, &weights);
-    let mut x = vec![0; columns * row_words];
-    let stream = Stream::with_kernel(&[0; 32], kernel);
-    stream.uniform_into(&m, 0, 0, 0, &mut x);
-    x.iter_mut().for_each(|r| *r = (*r).max(1));
-    let (column_rows, out_rows): (Vec<u32>, Vec<u32>) = ((0..columns as u32).collect(), (0..rows as u32).collect());
-    let operands = BlockOperands { x: &x, columns: &column_rows, rows: &out_rows, row_words, start: Start::Held };
-    let mut scratch = BlockScratch::default();
-    let mut out = vec![0; rows * row_words];
-    let products_per_sec =
-        rate(rows * columns * row_words, || block.mul_add_into(&m, &operands, &mut scratch, &mut out));
+/// Operands for the inner loops.
+struct Loops {
+    kernel: Kernel,
+    budget_secs: f64,
+    /// Primes that residues are multiplied with whole, and in halves where the kernel has a choice.
+    moduli: [Modulus; 2],
+    stream: Stream,
+}
 
-    let [mut s0, mut s1, mut s2] = [vec![0; 1024], vec![0; 1024], vec![0; 1024]];
-    let squares_per_sec =
-        rate(3 * 1024, || kernel.square_into(&m, &x[..1024], &x[1024..2048], [&mut s0, &mut s1, &mut s2]));
-    let loads_per_sec = rate(1024, || stream.uniform_into(&m, 1, 0, 0, &mut s0));
-    let mut polynomial = vec![1; degree];
-    let transforms_per_sec = rate(1, || ntt.forward_assign(&mut polynomial));
-    // A transform in a key switch comes with the products and additions around it.
-    Ok(Rates { products_per_sec, squares_per_sec, transform_secs: 1.3 / transforms_per_sec, loads_per_sec, threads })
+impl Loops {
+    fn new(kernel: Kernel, budget_secs: f64) -> Result<Self, CkksError> {
+        let prime =
+            |target: u64| -> Result<Modulus, CkksError> { Ok(Modulus::new(primes::nearest(target, DEGREE, &[])?)?) };
+        let moduli = [prime(1 << 43)?, prime((1 << 49) - (1 << 40))?];
+        Ok(Self { kernel, budget_secs, moduli, stream: Stream::with_kernel(&[7; 32], kernel) })
+    }
+
+    fn residues(&self, m: &Modulus, count: usize) -> Vec<u64> {
+        let mut x = vec![0; count];
+        self.stream.uniform_into(m, 0, 0, 0, &mut x);
+        self.kernel.nonzero_assign(m, &mut x);
+        x
+    }
+
+    /// Block products of several shapes: seconds of each, and the units' seconds that explain them best.
+    fn products(&self, secs: &mut Work) {
+        // The small ones are multiplied as words by every kernel.
+        let shapes =
+            [(5, 25), (1, 9), (8, 25), (4, 80), (2, 100), (16, 40), (10, 100), (64, 576), (100, 845), (128, 72)];
+        let mut samples = Vec::new();
+        for m in &self.moduli {
+            for (rows, columns) in shapes {
+                let row_words = 3 * COLUMNS;
+                let weights: Vec<i16> = (0..rows * columns).map(|i| ((i * 37) % 255) as i16 - 127).collect();
+                let block = PackedBlock::new(self.kernel, rows, columns, &weights);
+                let x = self.residues(m, columns * row_words);
+                let (ins, outs): (Vec<u32>, Vec<u32>) = ((0..columns as u32).collect(), (0..rows as u32).collect());
+                let constants = vec![1; rows];
+                let start = Start::Constants { values: &constants, columns: COLUMNS };
+                let operands = BlockOperands { x: &x, columns: &ins, rows: &outs, row_words, start };
+                let (mut scratch, mut out) = (BlockScratch::default(), vec![0; rows * row_words]);
+                let found = best_secs(self.budget_secs, || block.mul_add_into(m, &operands, &mut scratch, &mut out));
+                let mut work = Work::default();
+                work.add_block(&BlockWork::new(self.kernel, rows, columns, 127, m.bits()), row_words as u64);
+                samples.push((work, found));
+            }
+        }
+        explain(&samples, secs);
+    }
+
+    fn square(&self) -> f64 {
+        let (m, rows) = (&self.moduli[0], 200);
+        let x = self.residues(m, rows * 2 * COLUMNS);
+        let mut out = vec![0; rows * 3 * COLUMNS];
+        let found = best_secs(self.budget_secs, || self.kernel.square_rows_into(m, COLUMNS, &x, &mut out));
+        found / out.len() as f64
+    }
+
+    fn copy(&self) -> f64 {
+        let m = &self.moduli[0];
+        let x = self.residues(m, 200 * COLUMNS);
+        let mut out = vec![0; x.len()];
+        let found = best_secs(self.budget_secs, || {
+            for (out, x) in out.chunks_exact_mut(COLUMNS).zip(x.chunks_exact(COLUMNS)) {
+                out.copy_from_slice(x);
+                self.kernel.nonzero_assign(m, out);
+            }
+        });
+        found / out.len() as f64
+    }
+
+    fn expand(&self) -> f64 {
+        let m = &self.moduli[0];
+        let mut out = vec![0; PIECE];
+        let found = best_secs(self.budget_secs, || {
+            for entry in 0..8 {
+                self.stream.uniform_into(m, entry, 0, 0, &mut out);
+                self.kernel.nonzero_assign(m, &mut out);
+            }
+        });
+        found / (8 * PIECE) as f64
+    }
+
+    fn weight(&self) -> f64 {
+        let weights = vec![3i16; 100 * 845];
+        let found = best_secs(self.budget_secs, || {
+            std::hint::black_box(PackedBlock::new(self.kernel, 100, 845, &weights));
+        });
+        // Cutting blocks to passes costs about as much again.
+        2.0 * found / weights.len() as f64
+    }
+
+    /// What reads and writes memory beyond the caches.
+    fn memory(&self, secs: &mut Work) -> Result<(), EngineError> {
+        let m = &self.moduli[0];
+        let width = width_bytes(m.value());
+        let packed = vec![1u8; LARGE * width];
+        // Every 61st piece of the memory, then the ones after them, so that neighbours are not read together.
+        let unpack = |piece: usize| {
+            let mut out = vec![0; piece];
+            let pieces = LARGE / piece;
+            let mut at = 0;
+            let found = best_secs(self.budget_secs, || {
+                for _ in 0..1024 {
+                    at = (at + 61) % pieces;
+                    self.kernel.unpack_into(width, &packed[at * piece * width..][..piece * width], &mut out);
+                }
+                self.kernel.nonzero_assign(m, &mut out);
+            });
+            found / (1024 * piece) as f64
+        };
+        secs.set(Unit::Unpack, unpack(PIECE));
+        secs.set(Unit::KeptRead, unpack(2 * COLUMNS));
+        secs.set(Unit::Gather, unpack(2 * COLUMNS));
+        let x = self.residues(m, 16 * PIECE);
+        // Fresh memory every time: a batch's memory is fresh as well.
+        let mut refused = None;
+        let found = best_secs(self.budget_secs, || match Bytes::zeroed(LARGE * width) {
+            Ok(mut fresh) => {
+                for piece in fresh.chunks_exact_mut(x.len() * width) {
+                    self.kernel.pack_into(width, &x, piece);
+                }
+            }
+            Err(error) => refused = Some(error),
+        });
+        if let Some(error) = refused {
+            return Err(EngineError::Memory { bytes: LARGE * width, reason: error.to_string() });
+        }
+        secs.set(Unit::Store, found / LARGE as f64);
+        Ok(())
+    }
+
+    /// Transforms and key switches.
+    fn polynomials(&self, secs: &mut Work) -> Result<(), EngineError> {
+        let mut moduli = Vec::new();
+        for target in [920_000_000_000u64, 921_000_000_000, 17_400_000_000_000, 362_000_000_000] {
+            moduli.push(primes::nearest(target, DEGREE, &moduli).map_err(CkksError::from)?);
+        }
+        let special = moduli.split_off(3);
+        let (limbs, digit_limbs) = (moduli.len(), 2);
+        let parameters = Parameters::new(ParametersLiteral { degree: DEGREE, moduli, special, digit_limbs })?;
+        let context = Context::new(parameters, self.kernel)?;
+        let mut x = self.residues(context.modulus(0), DEGREE);
+        context.kernel().scale_assign(context.modulus(0), &mut x, context.modulus(0).shoup(1));
+        let both = best_secs(self.budget_secs, || {
+            context.ntt(0).forward_assign(&mut x);
+            context.ntt(0).inverse_assign(&mut x);
+        });
+        let butterflies = (DEGREE / 2 * DEGREE.ilog2() as usize) as f64;
+        secs.set(Unit::Butterfly, both / 2.0 / butterflies);
+
+        let mut b = vec![0; context.parameters().digits() * context.all_limbs() * DEGREE];
+        for (at, limb) in b.chunks_exact_mut(DEGREE).enumerate() {
+            self.stream.uniform_into(context.modulus(at % context.all_limbs()), at as u32, 9, 0, limb);
+        }
+        let key_residues = 2 * b.len();
+        let start = Instant::now();
+        let key = KeySwitchKey::new(&context, EvaluationKey { mask_seed: [1; 32], b })?;
+        secs.set(Unit::KeyResidue, 4.0 * start.elapsed().as_secs_f64() / key_residues as f64);
+        let switch = KeySwitch::new(&context, limbs, true)?;
+        let mut components = vec![0; 3 * limbs * DEGREE];
+        for (at, limb) in components.chunks_exact_mut(DEGREE).enumerate() {
+            self.stream.uniform_into(context.modulus(at % limbs), at as u32, 8, 0, limb);
+        }
+        let [mut o0, mut o1] = [0, 1].map(|_| vec![0; switch.output_limbs() * DEGREE]);
+        let mut scratch = Scratch::default();
+        let component = |c: usize| &components[c * limbs * DEGREE..][..limbs * DEGREE];
+        let found = best_secs(self.budget_secs, || {
+            switch.apply(&context, &key, [0, 1, 2].map(component), &mut scratch, [&mut o0, &mut o1]);
+        });
+        let transforms = key_switch_transforms(limbs, 1, digit_limbs) as f64 * both / 2.0;
+        let pointwise = (key_switch_pointwise(limbs, 1, digit_limbs) * DEGREE) as f64;
+        secs.set(Unit::Pointwise, (found - transforms).max(0.05 * found) / pointwise);
+        Ok(())
+    }
+}
+
+/// Seconds a unit, none negative, that explain the samples best in relative terms: coordinate descent from what `secs` says.
+fn explain(samples: &[(Work, f64)], secs: &mut Work) {
+    const ROUNDS: usize = 2000;
+    let units = Unit::ALL.into_iter().filter(|&unit| samples.iter().any(|(work, _)| work.get(unit) > 0.0));
+    let units: Vec<Unit> = units.collect();
+    let before = *secs;
+    for _ in 0..ROUNDS {
+        for &unit in &units {
+            // Minimises the sum of ((predicted - found) / found)^2 in this unit alone.
+            let (mut above, mut below) = (0.0, 0.0);
+            for (work, found) in samples {
+                let share = work.get(unit) * secs.get(unit);
+                let others = units.iter().map(|&u| work.get(u) * secs.get(u)).sum::<f64>() - share;
+                let slope = work.get(unit) / found;
+                above += slope * (1.0 - others / found);
+                below += slope * slope;
+            }
+            // Nothing is free: a floor keeps what only few samples tell apart from nothing.
+            secs.set(unit, (above / below).max(0.1 * before.get(unit)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_that_made_the_samples_are_found_again() {
+        let (word, output) = (2e-10, 3e-9);
+        let samples: Vec<(Work, f64)> = [(10, 1), (200, 5), (4000, 30), (50, 40)]
+            .map(|(products, outputs)| {
+                let mut work = Work::default();
+                work.add(Unit::WordProduct, products);
+                work.add(Unit::WordOutput, outputs);
+                (work, products as f64 * word + outputs as f64 * output)
+            })
+            .to_vec();
+        let mut secs = defaults(Kernel::portable(), 1).unit_secs;
+        explain(&samples, &mut secs);
+        assert!((secs.get(Unit::WordProduct) / word - 1.0).abs() < 1e-3, "{secs:?}");
+        assert!((secs.get(Unit::WordOutput) / output - 1.0).abs() < 1e-3, "{secs:?}");
+    }
+
+    #[test]
+    fn every_kernel_has_rates_here() {
+        for kernel in Kernel::present() {
+            let rates = quick(kernel, 2);
+            let all = Unit::ALL.map(|unit| rates.unit_secs.get(unit));
+            assert!(all.iter().all(|&secs| secs > 0.0 && secs < 1.0), "{}: {rates:?}", kernel.name());
+            assert_eq!((rates.kernel, rates.threads), (kernel, 2));
+        }
+    }
 }

@@ -2,18 +2,20 @@
 
 use super::EngineError;
 use super::prepare::PreparedPass;
+use super::store::{Packing, StoredPass, StoredStage, SwitchedRows, allocate};
 use super::tile::{BandPlace, TileScratch, Tiles};
 use crate::ckks::Context;
 use crate::ckks::keys::EvaluationKey;
 use crate::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
-use crate::format::{FormatError, Words};
+use crate::format::{Bytes, FormatError};
 use crate::net::circuit::Circuit;
-use crate::plan::cost::last_reader;
-use crate::plan::passes::passes;
+use crate::plan::cost::{SWITCHED_TOGETHER, last_reader};
+use crate::plan::passes::{Live, passes};
 use crate::plan::{After, Plan};
 use crate::ring::kernels::Kernel;
 use rayon::prelude::*;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An encrypted batch as the engine reads it.
 pub trait Inputs: Sync {
@@ -75,18 +77,8 @@ pub struct Results {
     pub residues: Vec<u64>,
 }
 
-/// Stored outputs of key-switched stages: per entry `[component][limb][N]`, NTT domain.
-pub(super) struct Kept {
-    degree: usize,
-    limbs: Vec<usize>,
-    stages: Vec<Vec<Vec<u64>>>,
-}
-
-impl Kept {
-    pub fn component(&self, stage: usize, entry: usize, component: usize, limb: usize) -> &[u64] {
-        &self.stages[stage][entry][(component * self.limbs[stage] + limb) * self.degree..][..self.degree]
-    }
-}
+/// Shown every stored row as it is made: stage, row, `[component][limb][N]`.
+type Watch<'a> = &'a mut dyn FnMut(usize, usize, &[u64]);
 
 /// Working memory that no thread uses at the moment: as much as threads ever used at once, however work is split.
 struct Spare<T>(Mutex<Vec<T>>);
@@ -112,6 +104,7 @@ impl<T> Spare<T> {
 pub struct Engine {
     context: Context,
     circuit: Circuit,
+    live: Live,
     plan: Plan,
     key: Option<KeySwitchKey>,
     pool: rayon::ThreadPool,
@@ -129,11 +122,25 @@ impl Engine {
         kernel: Kernel,
         threads: usize,
     ) -> Result<Self, EngineError> {
+        let context = Context::new(plan.parameters.clone(), kernel)?;
+        Self::with_context(context, circuit, plan, key, threads)
+    }
+
+    /// As [`Self::new`], with the plan's transforms as they were prepared.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_context(
+        context: Context,
+        circuit: Circuit,
+        plan: Plan,
+        key: Option<EvaluationKey>,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
         circuit.validate()?;
-        if plan.stages.len() != circuit.stages.len() {
+        if plan.stages.len() != circuit.stages.len() || plan.parameters != *context.parameters() {
             return Err(EngineError::Plan { found: plan.stages.len(), expected: circuit.stages.len() });
         }
-        let context = Context::new(plan.parameters.clone(), kernel)?;
         let switches = plan.stages.iter().filter(|s| s.after == After::KeySwitch).count();
         let key = match key {
             Some(key) => Some(KeySwitchKey::new(&context, key)?),
@@ -145,7 +152,8 @@ impl Engine {
             .thread_name(|i| format!("engine-{i}"))
             .build()
             .map_err(|e| EngineError::Threads { threads, reason: e.to_string() })?;
-        Ok(Self { context, circuit, plan, key, pool })
+        let live = Live::new(&circuit);
+        Ok(Self { context, circuit, live, plan, key, pool })
     }
 
     /// Runs something else on the engine's threads.
@@ -162,8 +170,8 @@ impl Engine {
     /// Ciphertexts that one batch computes: outputs of all stages that are stored or written.
     #[must_use]
     pub fn ciphertexts(&self) -> usize {
-        let stored = self.plan.stages.iter().zip(&self.circuit.stages).filter(|(plan, _)| plan.after != After::Fused);
-        stored.map(|(_, stage)| stage.map.outputs).sum()
+        let stored = self.plan.stages.iter().enumerate().filter(|(_, plan)| plan.after != After::Fused);
+        stored.map(|(stage, _)| self.live.rows(stage).count()).sum()
     }
 
     /// Evaluates one batch.
@@ -171,29 +179,40 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Input`] if the inputs cannot be read or hold a residue that is not below its prime.
     pub fn run(&self, inputs: &dyn Inputs, observe: &(dyn Fn(Event<'_>) + Sync)) -> Result<Results, EngineError> {
-        self.run_watched(inputs, observe, &mut |_, _, _| {})
+        self.run_until(inputs, observe, &AtomicBool::new(false))
     }
 
-    /// As [`Self::run`], showing `watch` every stored stage's entries as they are made (tests compare them with the integer oracle).
+    /// As [`Self::run`], giving up soon after `stop` is set: within a band of tiles or a few key switches.
+    ///
+    /// # Errors
+    /// Also [`EngineError::Stopped`].
+    pub fn run_until(
+        &self,
+        inputs: &dyn Inputs,
+        observe: &(dyn Fn(Event<'_>) + Sync),
+        stop: &AtomicBool,
+    ) -> Result<Results, EngineError> {
+        self.run_watched(inputs, observe, stop, None)
+    }
+
+    /// As [`Self::run`], showing `watch` every stored stage's entries (tests compare them with the integer oracle).
     pub(super) fn run_watched(
         &self,
         inputs: &dyn Inputs,
         observe: &(dyn Fn(Event<'_>) + Sync),
-        watch: &mut dyn FnMut(usize, usize, &[u64]),
+        stop: &AtomicBool,
+        mut watch: Option<Watch<'_>>,
     ) -> Result<Results, EngineError> {
         let count = self.circuit.stages.len();
-        let mut kept = Kept {
-            degree: self.context.degree(),
-            limbs: self.plan.stages.iter().map(|s| s.output_limbs).collect(),
-            stages: vec![Vec::new(); count],
-        };
+        let mut stored: Vec<StoredStage> = Vec::new();
+        stored.resize_with(count, StoredStage::default);
         let output = self.plan.output();
-        let mut results = Results {
-            outputs: self.circuit.stages[count - 1].map.outputs,
-            components: output.components,
-            limbs: output.limbs,
-            residues: Vec::new(),
-        };
+        let outputs = self.circuit.stages[count - 1].map.outputs;
+        let words = output.components * output.limbs * self.context.degree();
+        let mut results =
+            Results { outputs, components: output.components, limbs: output.limbs, residues: vec![0; outputs * words] };
+        // What tiles write and key switches use up: the same memory for all passes.
+        let mut used = allocate(0)?;
         let total = self.ciphertexts();
         let mut done = 0;
         for k in 0..count {
@@ -202,107 +221,154 @@ impl Engine {
                 continue;
             }
             let name = &stage_plan.name;
-            let mut finished: Vec<Vec<u64>> = vec![Vec::new(); self.circuit.stages[k].map.outputs];
-            for pass in passes(&self.circuit, &self.plan, k) {
-                let pass = PreparedPass::new(&self.context, &self.circuit, &self.plan, pass);
+            stored[k].places = vec![None; self.circuit.stages[k].map.outputs];
+            for pass in passes(&self.circuit, &self.plan, k, &self.live) {
                 observe(Event::Tiles { stage: k, name });
-                let products = self.tiles(&pass, inputs, &kept)?;
+                let pass = PreparedPass::new(&self.context, &self.circuit, &self.plan, pass);
+                let kept_limbs = if stage_plan.after == After::KeySwitch { stage_plan.output_limbs } else { 0 };
+                let (rows, columns) = (pass.rows.len(), pass.tile_columns);
+                let kept_packing = Packing::new(&self.context, rows, columns, kept_limbs, |_| 0..2);
+                let used_packing = Packing::new(&self.context, rows, columns, pass.limbs, |limb| {
+                    if limb < kept_limbs { 2..pass.components } else { 0..pass.components }
+                });
+                if used.len() < used_packing.bytes() {
+                    // Given back before more is taken.
+                    drop(std::mem::replace(&mut used, allocate(0)?));
+                    used = allocate(used_packing.bytes())?;
+                }
+                let mut kept = allocate(kept_packing.bytes())?;
+                self.tiles(&pass, inputs, &stored, [(&kept_packing, &mut kept), (&used_packing, &mut used)], stop)?;
                 observe(Event::Polynomials { stage: k, name });
-                let polynomials = match stage_plan.after {
-                    After::KeySwitch => self.switch_keys(&pass, &products)?,
-                    _ => self.to_coefficients(&pass, &products),
-                };
-                for (&row, polynomial) in pass.rows.iter().zip(polynomials) {
-                    watch(k, row as usize, &polynomial);
-                    finished[row as usize] = polynomial;
+                if kept_limbs > 0 {
+                    self.switch_keys(&pass, (&kept_packing, &mut kept), (&used_packing, &used), stop)?;
+                    if let Some(watch) = watch.as_mut() {
+                        self.show(k, &pass, (&kept_packing, &kept), kept_limbs, watch);
+                    }
+                    let number = stored[k].passes.len() as u32;
+                    for (at, &row) in pass.rows.iter().enumerate() {
+                        stored[k].places[row as usize] = Some((number, at as u32));
+                    }
+                    stored[k].passes.push(StoredPass { packing: kept_packing, bytes: kept });
+                } else {
+                    self.to_coefficients(&pass, (&used_packing, &used), &mut results.residues, stop)?;
                 }
                 done += pass.rows.len();
                 observe(Event::Done { ciphertexts: done, total });
             }
-            if stage_plan.after == After::Output {
-                results.residues = finished.concat();
-            } else {
-                kept.stages[k] = finished;
-            }
-            for (j, stage) in kept.stages.iter_mut().enumerate().take(k) {
+            for (j, stage) in stored.iter_mut().enumerate().take(k) {
                 if last_reader(&self.circuit, j) <= k {
-                    *stage = Vec::new();
+                    *stage = StoredStage::default();
                 }
             }
         }
         Ok(results)
     }
 
-    /// All tiles of a pass: `[limb][column block][row][component][column]`, so that each tile writes one contiguous piece.
-    fn tiles(&self, pass: &PreparedPass, inputs: &dyn Inputs, kept: &Kept) -> Result<Words, EngineError> {
+    /// All tiles of a pass, into memory of two layouts.
+    fn tiles(
+        &self,
+        pass: &PreparedPass,
+        inputs: &dyn Inputs,
+        stored: &[StoredStage],
+        [(kept, kept_bytes), (used, used_bytes)]: [(&Packing, &mut Bytes); 2],
+        stop: &AtomicBool,
+    ) -> Result<(), EngineError> {
         let bands = self.context.degree() / pass.band_columns;
-        let band_words = pass.rows.len() * pass.components * pass.band_columns;
-        let words = pass.limbs * bands * band_words;
-        let mut products = Words::zeroed(words).map_err(|e| EngineError::Memory { words, reason: e.to_string() })?;
-        let tiles = Tiles { context: &self.context, pass, inputs, kept };
+        let tiles = Tiles { context: &self.context, pass, inputs, stored, packings: [kept, used] };
+        let mut kept_bands = kept.bands(kept_bytes, pass.band_columns);
+        // Limbs of which nothing is kept.
+        kept_bands.resize_with(pass.limbs * bands, Vec::new);
+        let used_bands = used.bands(used_bytes, pass.band_columns);
+        let work: Vec<_> = kept_bands.into_iter().zip(used_bands).enumerate().collect();
         let spare = Spare::default();
         self.pool.install(|| {
-            products.par_chunks_exact_mut(band_words).enumerate().try_for_each(|(band, out)| {
+            work.into_par_iter().try_for_each(|(band, (kept, used))| {
+                go_on(stop)?;
                 let place = BandPlace { limb: band / bands, first: band % bands * pass.band_columns };
-                spare.with(TileScratch::default, |scratch| tiles.band_into(place, scratch, out))
+                spare.with(TileScratch::default, |scratch| tiles.band_into(place, scratch, [kept, used]))
             })
-        })?;
-        Ok(products)
-    }
-
-    /// One row's polynomials out of the tiles: `[component][limb][N]`.
-    fn gather_into(&self, pass: &PreparedPass, products: &[u64], row: usize, out: &mut [u64]) {
-        let n = self.context.degree();
-        let columns = pass.tile_columns;
-        let blocks = n / columns;
-        for (at, polynomial) in out.chunks_exact_mut(n).enumerate() {
-            let (component, limb) = (at / pass.limbs, at % pass.limbs);
-            for (block, piece) in polynomial.chunks_exact_mut(columns).enumerate() {
-                let start = (((limb * blocks + block) * pass.rows.len() + row) * pass.components + component) * columns;
-                piece.copy_from_slice(&products[start..start + columns]);
-            }
-        }
-    }
-
-    fn switch_keys(&self, pass: &PreparedPass, products: &[u64]) -> Result<Vec<Vec<u64>>, EngineError> {
-        let n = self.context.degree();
-        let switch = KeySwitch::new(&self.context, pass.limbs, true)?;
-        let key = self.key.as_ref().ok_or(EngineError::KeyMissing { switches: pass.rows.len() })?;
-        let words = switch.output_limbs() * n;
-        let spare = Spare::default();
-        Ok(self.pool.install(|| {
-            (0..pass.rows.len())
-                .into_par_iter()
-                .map(|row| {
-                    // A two-component product (no squares in the stage) leaves c2 zero.
-                    let make = || (Scratch::new(&self.context), vec![0; 3 * pass.limbs * n]);
-                    spare.with(make, |(scratch, gathered)| {
-                        self.gather_into(pass, products, row, &mut gathered[..pass.components * pass.limbs * n]);
-                        let components = [0, 1, 2].map(|c| &gathered[c * pass.limbs * n..][..pass.limbs * n]);
-                        let mut out = vec![0; 2 * words];
-                        let (o0, o1) = out.split_at_mut(words);
-                        switch.apply(&self.context, key, components, scratch, [o0, o1]);
-                        out
-                    })
-                })
-                .collect()
-        }))
-    }
-
-    fn to_coefficients(&self, pass: &PreparedPass, products: &[u64]) -> Vec<Vec<u64>> {
-        let n = self.context.degree();
-        self.pool.install(|| {
-            (0..pass.rows.len())
-                .into_par_iter()
-                .map(|row| {
-                    let mut out = vec![0; pass.components * pass.limbs * n];
-                    self.gather_into(pass, products, row, &mut out);
-                    for (at, polynomial) in out.chunks_exact_mut(n).enumerate() {
-                        self.context.ntt(at % pass.limbs).inverse_assign(polynomial);
-                    }
-                    out
-                })
-                .collect()
         })
     }
+
+    /// Switches all rows of a pass, in place.
+    fn switch_keys(
+        &self,
+        pass: &PreparedPass,
+        (kept, kept_bytes): (&Packing, &mut Bytes),
+        (used, used_bytes): (&Packing, &Bytes),
+        stop: &AtomicBool,
+    ) -> Result<(), EngineError> {
+        let switch = KeySwitch::new(&self.context, pass.limbs, true)?;
+        let key = self.key.as_ref().ok_or(EngineError::KeyMissing { switches: pass.rows.len() })?;
+        let kernel = self.context.kernel();
+        let spare = Spare::default();
+        self.pool.install(|| {
+            let groups = kept_bytes.par_chunks_mut(kept.group_bytes()).enumerate();
+            groups.try_for_each(|(group, kept_bytes)| {
+                let used_bytes = &used_bytes[group * used.group_bytes()..][..used.bytes_of(group)];
+                let rows = kept.rows_of(group);
+                for first in (0..rows).step_by(SWITCHED_TOGETHER) {
+                    go_on(stop)?;
+                    let mut switched = SwitchedRows {
+                        kernel,
+                        rows: first..rows.min(first + SWITCHED_TOGETHER),
+                        kept: (kept, &mut *kept_bytes),
+                        used: (used, used_bytes),
+                        components: pass.components,
+                    };
+                    spare.with(Scratch::default, |scratch| {
+                        switch.apply_all(&self.context, key, &mut switched, scratch);
+                    });
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Rows of the last stage to coefficient form, each to its place in the results.
+    fn to_coefficients(
+        &self,
+        pass: &PreparedPass,
+        (packing, bytes): (&Packing, &Bytes),
+        residues: &mut [u64],
+        stop: &AtomicBool,
+    ) -> Result<(), EngineError> {
+        let n = self.context.degree();
+        let mut places: Vec<_> = residues.chunks_exact_mut(pass.components * pass.limbs * n).map(Some).collect();
+        let rows: Vec<_> = pass.rows.iter().map(|&row| places[row as usize].take()).enumerate().collect();
+        self.pool.install(|| {
+            rows.into_par_iter().try_for_each(|(row, out)| {
+                go_on(stop)?;
+                for (at, polynomial) in out.into_iter().flat_map(|out| out.chunks_exact_mut(n)).enumerate() {
+                    let (component, limb) = (at / pass.limbs, at % pass.limbs);
+                    packing.unpack_row_limb(self.context.kernel(), bytes, row, component, limb, polynomial);
+                    self.context.ntt(limb).inverse_assign(polynomial);
+                }
+                Ok(())
+            })
+        })
+    }
+
+    fn show(
+        &self,
+        stage: usize,
+        pass: &PreparedPass,
+        (packing, bytes): (&Packing, &Bytes),
+        limbs: usize,
+        watch: &mut Watch<'_>,
+    ) {
+        let n = self.context.degree();
+        for (at, &row) in pass.rows.iter().enumerate() {
+            let mut polynomials = vec![0; 2 * limbs * n];
+            for (i, polynomial) in polynomials.chunks_exact_mut(n).enumerate() {
+                packing.unpack_row_limb(self.context.kernel(), bytes, at, i / limbs, i % limbs, polynomial);
+            }
+            watch(stage, row as usize, &polynomials);
+        }
+    }
+}
+
+/// Nothing is shared through the flag but itself.
+fn go_on(stop: &AtomicBool) -> Result<(), EngineError> {
+    if stop.load(Ordering::Relaxed) { Err(EngineError::Stopped) } else { Ok(()) }
 }

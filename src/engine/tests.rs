@@ -1,6 +1,6 @@
 //! The engine against the integer oracle, on random networks of every layer kind in small rings.
 
-use super::{Engine, Event, Inputs, Results};
+use super::{Engine, EngineError, Event, Inputs, Results};
 use crate::ckks::Context;
 use crate::ckks::secret::{Decryptor, SecretEncryptor, SecretKey};
 use crate::format::FormatError;
@@ -10,6 +10,7 @@ use crate::plan::{After, Plan, Requirements, scales};
 use crate::ring::kernels::Kernel;
 use crate::ring::sampling::Stream;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An encrypted batch in memory.
 pub(crate) struct MemoryBatch<'a> {
@@ -86,11 +87,15 @@ fn check_network(circuit: &Circuit, images: &Calibration, degree: usize, what: &
     // Stored stages, decrypted at the level and scale that the plan says: another scale would be off by far more than noise.
     let stored = Mutex::new(Vec::new());
     let results = engine(*kernels.last().unwrap(), 2)
-        .run_watched(&batch, &|_| {}, &mut |stage, row, polynomial| {
-            if plan.stages[stage].after == After::KeySwitch {
+        .run_watched(
+            &batch,
+            &|_| {},
+            &AtomicBool::new(false),
+            Some(&mut |stage, row, polynomial| {
+                assert_eq!(plan.stages[stage].after, After::KeySwitch);
                 stored.lock().unwrap().push((stage, row, polynomial.to_vec()));
-            }
-        })
+            }),
+        )
         .unwrap();
     for (stage, row, polynomial) in stored.into_inner().unwrap() {
         let stage_plan = &plan.stages[stage];
@@ -158,6 +163,42 @@ fn random_networks_equal_the_integer_oracle() {
     }
 }
 
+/// Neurons whose every weight is zero: what is left computes the same, and nothing is made of them.
+#[test]
+fn pruned_networks_equal_the_integer_oracle() {
+    let degree = 64;
+    let mut pruned = 0;
+    for seed in [0, 2, 6] {
+        let network = random_network(seed, 2, false);
+        let images = random_images(&network, degree, seed + 500);
+        let mut circuit = lower(&network, &LowerOptions::default(), &images).unwrap();
+        for stage in &mut circuit.stages[1..] {
+            // One feature in three, but none without which a row would have no weight left.
+            for feature in (0..stage.features.len() as u32).step_by(3) {
+                let mut map = stage.map.clone();
+                for block in &mut map.blocks {
+                    let columns = block.columns.len();
+                    let Some(column) = block.columns.iter().position(|&c| c == feature) else { continue };
+                    block.weights.chunks_exact_mut(columns).for_each(|row| row[column] = 0);
+                }
+                let alive = (0..map.outputs as u32).all(|row| {
+                    map.blocks.iter().any(|block| {
+                        let at = block.rows.iter().position(|&r| r == row);
+                        let weights = at.map(|at| &block.weights[at * block.columns.len()..][..block.columns.len()]);
+                        weights.is_some_and(|weights| weights.iter().any(|&w| w != 0))
+                    })
+                });
+                if alive {
+                    stage.map = map;
+                    pruned += 1;
+                }
+            }
+        }
+        check_network(&circuit, &images, degree, &format!("pruned network {seed}"));
+    }
+    assert!(pruned > 6, "{pruned}");
+}
+
 #[test]
 fn predictions_of_precision_are_neither_lucky_nor_idle() {
     let degree = 256;
@@ -195,4 +236,22 @@ fn progress_counts_every_ciphertext() {
         .unwrap();
     let (done, total) = *last.lock().unwrap();
     assert!(done == total && total > 0);
+
+    // Asked to stop at any event but the last, it gives up with nothing; asked after that, it is done.
+    let events = Mutex::new(0);
+    engine.run(&batch, &|_| *events.lock().unwrap() += 1).unwrap();
+    let events = events.into_inner().unwrap();
+    for last_wanted in 1..=events {
+        let (seen, stop) = (Mutex::new(0), AtomicBool::new(false));
+        let outcome = engine.run_until(
+            &batch,
+            &|_| {
+                *seen.lock().unwrap() += 1;
+                stop.store(*seen.lock().unwrap() >= last_wanted, Ordering::Relaxed);
+            },
+            &stop,
+        );
+        let is_stopped = matches!(outcome, Err(EngineError::Stopped));
+        assert_eq!(is_stopped, last_wanted < events, "stopped at event {last_wanted} of {events}");
+    }
 }

@@ -4,8 +4,9 @@
 //! Scratch rows are `[component][tile column]`; inputs and features hold residues in `[1, q]` as block products want them.
 
 use super::EngineError;
-use super::prepare::{Linear, Place, PreparedPass};
-use super::run::{Inputs, Kept};
+use super::prepare::{Linear, Place, PreparedPass, TileFeature};
+use super::run::Inputs;
+use super::store::{Packing, StoredStage};
 use crate::ckks::Context;
 use crate::net::circuit::FeatureKind;
 use crate::ring::Modulus;
@@ -22,7 +23,10 @@ pub(super) struct TileScratch {
     /// One component of one entry across the band.
     piece: Vec<u64>,
     fused: Vec<u64>,
+    /// Both components of one entry of a stored stage.
+    kept: Vec<u64>,
     features: Vec<u64>,
+    outputs: Vec<u64>,
     blocks: BlockScratch,
 }
 
@@ -76,17 +80,27 @@ pub(super) struct Tiles<'a> {
     pub context: &'a Context,
     pub pass: &'a PreparedPass,
     pub inputs: &'a dyn Inputs,
-    pub kept: &'a Kept,
+    /// By stage.
+    pub stored: &'a [StoredStage],
+    /// Layouts of what is kept for later stages, and of the rest.
+    pub packings: [&'a Packing; 2],
 }
 
 impl Tiles<'_> {
-    /// Computes the pass's outputs for one band: `out` is `[tile][row][component][column]`, residues in `[0, q)`.
-    pub fn band_into(&self, place: BandPlace, scratch: &mut TileScratch, out: &mut [u64]) -> Result<(), EngineError> {
+    /// Computes the pass's outputs for one band and packs them, for each layout into the band's piece of every group.
+    pub fn band_into(
+        &self,
+        place: BandPlace,
+        scratch: &mut TileScratch,
+        mut out: [Vec<&mut [u8]>; 2],
+    ) -> Result<(), EngineError> {
         self.load(place, scratch)?;
-        let pass = self.pass;
-        let tile_words = pass.rows.len() * pass.components * pass.tile_columns;
-        for (tile, out) in out.chunks_exact_mut(tile_words).enumerate() {
-            self.tile_into(place, tile, scratch, out);
+        let (pass, kernel) = (self.pass, self.context.kernel());
+        for tile in 0..pass.band_columns / pass.tile_columns {
+            self.tile_into(place, tile, scratch);
+            for (packing, out) in self.packings.iter().zip(&mut out) {
+                packing.pack_tile(kernel, place.limb, tile, pass.components, &scratch.outputs, out);
+            }
         }
         Ok(())
     }
@@ -114,9 +128,9 @@ impl Tiles<'_> {
         Ok(())
     }
 
-    /// Computes tile number `tile` of a loaded band.
-    fn tile_into(&self, place: BandPlace, tile: usize, scratch: &mut TileScratch, out: &mut [u64]) {
-        let Self { context, pass, kept, .. } = *self;
+    /// Computes tile number `tile` of a loaded band: outputs are `[row][component][column]`, residues in `[0, q)`.
+    fn tile_into(&self, place: BandPlace, tile: usize, scratch: &mut TileScratch) {
+        let Self { context, pass, stored, .. } = *self;
         let limb = place.limb;
         let m = context.modulus(limb);
         let kernel = context.kernel();
@@ -137,14 +151,20 @@ impl Tiles<'_> {
             let squares = &mut features[run.first_feature * row_words..][..run.rows * row_words];
             kernel.square_rows_into(m, columns, x, squares);
         }
-        for (at, feature) in &pass.features {
+        let pair_of_kept = grow(&mut scratch.kept, pair);
+        for (number, (at, feature)) in pass.features.iter().enumerate() {
             let row = &mut features[at * row_words..][..row_words];
+            if let Some((_, TileFeature { place: Place::Kept { stage, entry }, .. })) =
+                pass.features.get(number + PREFETCH_ROWS)
+            {
+                stored[*stage].prefetch(*entry as usize, limb, first, columns);
+            }
             let (c0, c1) = match feature.place {
                 Place::Input(r) => loaded[r as usize * pair..][..pair].split_at(columns),
                 Place::Fused(r) => fused[r as usize * pair..][..pair].split_at(columns),
                 Place::Kept { stage, entry } => {
-                    let component = |c| &kept.component(stage, entry as usize, c, limb)[first..first + columns];
-                    (component(0), component(1))
+                    stored[stage].load_into(kernel, entry as usize, limb, first, pair_of_kept);
+                    pair_of_kept.split_at(columns)
                 }
             };
             match feature.kind {
@@ -167,6 +187,7 @@ impl Tiles<'_> {
             }
         }
         let operand = Operand { x: features, row_words, columns };
-        linear_into(m, &pass.linear, limb, &operand, &mut scratch.blocks, out);
+        let outputs = grow(&mut scratch.outputs, pass.rows.len() * row_words);
+        linear_into(m, &pass.linear, limb, &operand, &mut scratch.blocks, outputs);
     }
 }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::package::ENGINE;
 use super::residues::{pack_into, unpack_checked_into, width_bytes};
-use super::{Container, FormatError};
+use super::{Container, EngineKind, FormatError};
 use crate::ckks::{Context, Parameters, ParametersLiteral};
 
 const KEY_ID_CHARS: usize = 32;
@@ -38,6 +39,17 @@ pub struct Expected<'a> {
     pub key_id: Option<&'a str>,
     /// Parameters and roots that it must have.
     pub context: &'a Context,
+}
+
+/// What a reader asks of a file of the exact engine.
+#[derive(Clone, Copy, Debug)]
+pub struct LweExpected<'a> {
+    /// Plan that it must be for.
+    pub plan_id: &'a str,
+    /// Key that it must be or belong to, if that is known.
+    pub key_id: Option<&'a str>,
+    /// Parameters in their one spelling.
+    pub parameters: &'a str,
 }
 
 /// `parameters` as it is spelled.
@@ -75,12 +87,8 @@ impl Header {
 
     /// Reads and checks the header of an open file: parameters inside the security table, then plan, parameters, roots, key.
     pub(super) fn read(container: &Container, expected: &Expected<'_>) -> Result<Self, FormatError> {
-        let header = Self {
-            key_id: container.metadata("key_id")?.to_owned(),
-            plan_id: container.metadata("plan_id")?.to_owned(),
-            model_name: container.metadata("model_name")?.to_owned(),
-        };
-        header.check()?;
+        EngineKind::Ckks.expect(container)?;
+        let header = Self::read_ids(container)?;
         let (found, roots) = read_parameters(container)?;
         same("plan_id", &header.plan_id, expected.plan_id)?;
         if found != *expected.context.parameters() {
@@ -91,6 +99,42 @@ impl Header {
             });
         }
         same("gammas", format_args!("{roots:?}"), format_args!("{:?}", gammas(expected.context)))?;
+        if let Some(key_id) = expected.key_id {
+            same("key_id", &header.key_id, key_id)?;
+        }
+        Ok(header)
+    }
+
+    /// As the file has them, each by itself sound.
+    fn read_ids(container: &Container) -> Result<Self, FormatError> {
+        let header = Self {
+            key_id: container.metadata("key_id")?.to_owned(),
+            plan_id: container.metadata("plan_id")?.to_owned(),
+            model_name: container.metadata("model_name")?.to_owned(),
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    /// The metadata of a file of the exact engine, whose parameters have one spelling.
+    pub(super) fn lwe_metadata(&self, parameters: &str) -> Result<BTreeMap<String, String>, FormatError> {
+        self.check()?;
+        let entries = [
+            (ENGINE, EngineKind::Tfhe.name()),
+            ("key_id", &self.key_id),
+            ("plan_id", &self.plan_id),
+            ("model_name", &self.model_name),
+            ("parameters", parameters),
+        ];
+        Ok(entries.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    /// Reads and checks the header of an open file of the exact engine: engine, plan, parameters, key.
+    pub(super) fn read_lwe(container: &Container, expected: &LweExpected<'_>) -> Result<Self, FormatError> {
+        EngineKind::Tfhe.expect(container)?;
+        let header = Self::read_ids(container)?;
+        same("plan_id", &header.plan_id, expected.plan_id)?;
+        same("parameters", container.metadata("parameters")?, expected.parameters)?;
         if let Some(key_id) = expected.key_id {
             same("key_id", &header.key_id, key_id)?;
         }

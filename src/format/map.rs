@@ -49,38 +49,34 @@ impl MappedFile {
     }
 }
 
-/// Zeroed working memory of `u64` words, in 2 MiB pages where the system has them: a large buffer that is written once is otherwise spent on
-/// page faults.
+/// Zeroed working memory, in 2 MiB pages where the system has them: a large buffer that is written once is otherwise spent on page faults.
 #[derive(Debug)]
-pub struct Words {
+pub struct Bytes {
     mapping: MmapMut,
     len: usize,
 }
 
-impl Words {
-    /// `len` words. Errors are the operating system's.
+impl Bytes {
+    /// `len` bytes. Errors are the operating system's.
     pub fn zeroed(len: usize) -> io::Result<Self> {
-        let bytes = len.checked_mul(size_of::<u64>()).ok_or(io::ErrorKind::OutOfMemory)?;
         // The system maps no empty region.
-        let mapping = MmapOptions::new().len(bytes.max(1)).map_anon()?;
+        let mapping = MmapOptions::new().len(len.max(1)).map_anon()?;
         #[cfg(target_os = "linux")]
         let _ = mapping.advise(Advice::HugePage);
         Ok(Self { mapping, len })
     }
 }
 
-impl std::ops::Deref for Words {
-    type Target = [u64];
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
 
-    fn deref(&self) -> &[u64] {
-        // SAFETY: the mapping is page-aligned, holds `len` words (checked when it was made), and any bytes are words.
-        unsafe { std::slice::from_raw_parts(self.mapping.as_ptr().cast(), self.len) }
+    fn deref(&self) -> &[u8] {
+        &self.mapping[..self.len]
     }
 }
 
-impl std::ops::DerefMut for Words {
-    fn deref_mut(&mut self) -> &mut [u64] {
-        // SAFETY: as above, and the mapping is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.mapping.as_mut_ptr().cast(), self.len) }
+impl std::ops::DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.mapping[..self.len]
     }
 }

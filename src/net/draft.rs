@@ -39,16 +39,58 @@ pub(super) enum Root {
 pub(super) struct Draft {
     pub(super) columns: Columns,
     pub(super) stages: Vec<DraftStage>,
-    /// Per stage but the last: the quadratic layer that closes it.
+    /// Per stage but the last: the layer whose activations close it.
     pub(super) quadratics: Vec<usize>,
 }
 
 /// Propagates the layers; `lowering` has been checked against them.
 pub(super) fn draft(network: &Network, lowering: &Lowering, budget: &mut Budget) -> Result<Draft, NetError> {
-    let shapes = network.value_shapes()?;
     if let Some(Layer { name, op }) = network.layers.iter().find(|layer| matches!(layer.op, Op::Relu)) {
         return Err(NetError::NoCircuit { place: name.clone(), kind: op.kind() });
     }
+    propagate(network, budget, &has_squares, &mut |columns, stage, index, shape, forms| {
+        complete_squares(columns, stage, &network.layers[index], shape, forms, lowering.kept_in(index))
+    })
+}
+
+/// Whether a layer ends a stage of a table circuit: a ReLU, or a quadratic that squares anything.
+pub(super) fn has_tables(op: &Op) -> bool {
+    matches!(op, Op::Relu) || has_squares(op)
+}
+
+/// As [`draft`] for a table circuit: the rows of a stage are what its activations read, the next stage reads what they give,
+/// whatever that is. An activation that reads nothing is given by `constant(layer, row, what it reads)`.
+pub(super) fn draft_tables(
+    network: &Network,
+    budget: &mut Budget,
+    constant: &dyn Fn(usize, usize, f64) -> f64,
+) -> Result<Draft, NetError> {
+    propagate(network, budget, &has_tables, &mut |columns, stage, index, _, forms| {
+        columns.push(forms.rows())?;
+        let mut next = Forms::new();
+        for row in 0..forms.rows() {
+            let known = forms.row(row).all(|(_, weight)| weight == 0.0);
+            let column = columns.column(stage + 1, FeatureKind::Value, row);
+            let given = if known { constant(index, row, forms.constants[row]) } else { 0.0 };
+            next.push((!known).then_some((column, 1.0)).into_iter(), given)?;
+        }
+        Ok((forms, Vec::new(), next))
+    })
+}
+
+/// Rows of a closed stage, how activations are read from them, and the activations as forms.
+type Closed = (Forms, Vec<Root>, Forms);
+/// Closes a stage, of (columns, stage, layer, shape, what the layer reads).
+type Close<'a> = dyn FnMut(&mut Columns, usize, usize, &[usize], Forms) -> Result<Closed, NetError> + 'a;
+
+/// Propagates the layers. Those that `closes` picks end a stage, as `close(columns, stage, layer, shape, forms read)` says.
+fn propagate(
+    network: &Network,
+    budget: &mut Budget,
+    closes: &dyn Fn(&Op) -> bool,
+    close: &mut Close<'_>,
+) -> Result<Draft, NetError> {
+    let shapes = network.value_shapes()?;
     let mut kept = vec![false; shapes.len()];
     for layer in &network.layers {
         if let Op::Add { with } = layer.op {
@@ -75,11 +117,11 @@ pub(super) fn draft(network: &Network, lowering: &Lowering, budget: &mut Budget)
         let (shape, output) = (&shapes[index], &shapes[index + 1]);
         current = match &layer.op {
             Op::Flatten => current,
-            op if has_squares(op) => {
+            op if closes(op) => {
                 // Of the new forms, two weights and four for the form each; the roots take as much.
                 budget.make(8 * current.rows())?;
-                let (stage, kept) = (draft.stages.len(), lowering.kept_in(index));
-                let (forms, roots, next) = complete_squares(&mut draft.columns, stage, layer, shape, current, kept)?;
+                let stage = draft.stages.len();
+                let (forms, roots, next) = close(&mut draft.columns, stage, index, shape, current)?;
                 draft.stages.push(DraftStage { name: name.finish(shape), forms, roots });
                 draft.quadratics.push(index);
                 next
@@ -228,7 +270,7 @@ fn complete_squares(
     shape: &[usize],
     mut forms: Forms,
     kept: &[KeptNeuron],
-) -> Result<(Forms, Vec<Root>, Forms), NetError> {
+) -> Result<Closed, NetError> {
     let Op::Poly2 { granularity, a, b, c } = &layer.op else { return Ok((Forms::new(), Vec::new(), forms)) };
     columns.push(forms.rows())?;
     let per_channel = shape[1..].iter().product::<usize>();

@@ -99,23 +99,12 @@ fn tensor_shape(op: &Op, role: &str, shape: &[usize], len: usize) -> Vec<usize> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::sample::{random_images, random_network};
+    use crate::net::sample::{random_images, random_network, with_relus};
     use crate::net::{LowerOptions, lower};
 
     fn imported(spec: &Spec) -> Result<Network, NetError> {
         let find = |name: &str| spec.tensors.iter().find(|tensor| tensor.name == name);
         Network::import(&spec.json, &|name| find(name).map(|tensor| (tensor.shape.clone(), tensor.values.clone())))
-    }
-
-    /// The network with a ReLU in place of every quadratic.
-    fn teacher(mut network: Network) -> Network {
-        for (index, layer) in network.layers.iter_mut().enumerate() {
-            if matches!(layer.op, Op::Poly2 { .. }) {
-                layer.op = Op::Relu;
-                layer.name = format!("{index} relu");
-            }
-        }
-        network
     }
 
     #[test]
@@ -125,7 +114,7 @@ mod tests {
             // Reals whose shortest decimals have 17 digits.
             network.input.mean.fill(0.1 + 0.2);
             network.input.std.fill(1.0 / 3.0 + f64::EPSILON);
-            for network in [teacher(network.clone()), network] {
+            for network in [with_relus(network.clone()), network] {
                 let spec = network.to_spec().unwrap();
                 let again = imported(&spec).unwrap();
                 assert_eq!(again, network);
@@ -139,7 +128,7 @@ mod tests {
     #[test]
     fn a_relu_passes_the_positive_part_counts_as_activation_and_is_never_lowered() {
         let quadratic = random_network(3, 3, false);
-        let network = teacher(quadratic.clone());
+        let network = with_relus(quadratic.clone());
         let images = random_images(&network, 9, 4);
         let mut seen = 0;
         let mut before: Option<Vec<f64>> = None;
@@ -169,7 +158,7 @@ mod tests {
         let spec = network.to_spec().unwrap();
         let short = Spec { tensors: spec.tensors[1..].to_vec(), ..spec.clone() };
         assert!(matches!(imported(&short), Err(NetError::Missing { .. })));
-        let altered = teacher(network.clone()).to_spec().unwrap().json.replace("\"relu\"", "\"relu\",\"slope\":0");
+        let altered = with_relus(network.clone()).to_spec().unwrap().json.replace("\"relu\"", "\"relu\",\"slope\":0");
         let refused = imported(&Spec { json: altered, ..spec }).unwrap_err().to_string();
         assert!(refused.contains("relu: unknown field \"slope\""), "{refused}");
         network.input.std.fill(0.0);

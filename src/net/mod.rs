@@ -32,6 +32,7 @@ pub mod sample;
 pub mod shadow;
 mod shapes;
 mod spec;
+pub mod tables;
 
 pub use bits::{BitChoice, choose_bits};
 pub use calibration::Calibration;
@@ -43,6 +44,7 @@ pub use lowering::{Lowering, LoweringLimits};
 pub use network::Network;
 pub use observe::StageObservation;
 pub use ranges::{RangeObservation, RangeReport};
+pub use tables::TableCircuit;
 
 #[cfg(test)]
 mod tests;

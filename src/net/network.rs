@@ -14,6 +14,17 @@ pub struct InputSpec {
     pub std: Vec<f64>,
 }
 
+impl InputSpec {
+    /// The byte nearest to a normalised value of entry `entry`, as table circuits read pixels.
+    #[must_use]
+    pub fn byte(&self, entry: usize, value: f64) -> u8 {
+        let channel = entry / (self.shape[1] * self.shape[2]).max(1);
+        let at = |constants: &[f64]| constants.get(channel).copied().unwrap_or(0.0);
+        // A float becomes the nearest byte there is; what is no number becomes 0.
+        (255.0 * (value * at(&self.std) + at(&self.mean))).round() as u8
+    }
+}
+
 /// How many neurons share one quadratic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granularity {

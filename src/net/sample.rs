@@ -88,6 +88,17 @@ pub fn random_images(network: &Network, images: usize, seed: u64) -> Calibration
     Calibration { images, x: (0..entries * images).map(|_| 1.5 * random.signed()).collect() }
 }
 
+/// The network with a ReLU in place of every quadratic.
+pub fn with_relus(mut network: Network) -> Network {
+    for (index, layer) in network.layers.iter_mut().enumerate() {
+        if matches!(layer.op, Op::Poly2 { .. }) {
+            layer.op = Op::Relu;
+            layer.name = format!("{index} relu");
+        }
+    }
+    network
+}
+
 struct Builder {
     /// `[k]`: the value layer k reads.
     shapes: Vec<Vec<usize>>,

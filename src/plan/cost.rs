@@ -1,9 +1,11 @@
 //! What a plan costs: operation counts (exact), bytes (exact payloads), memory and seconds (estimates from measured rates).
 
-use super::passes::{Pass, passes};
+use super::passes::{Live, LocalBlock, Pass, passes};
+use super::rates::{Rates, Unit, Work};
 use super::{After, Plan};
 use crate::ckks::keyswitch::Scratch;
-use crate::net::circuit::{Circuit, FeatureKind};
+use crate::net::circuit::{Circuit, FeatureKind, Source};
+use crate::ring::kernels::BlockWork;
 
 /// Transforms of one key switch of `limbs` limbs merged with a rescale: c2 back, digits to the other primes, both sums down.
 #[must_use]
@@ -12,23 +14,16 @@ pub fn key_switch_transforms(limbs: usize, special: usize, digit_limbs: usize) -
     limbs + digits + 2 * (special + 1) + 2 * (limbs - 1)
 }
 
-/// Speeds of this machine, for estimates only: nothing that is computed depends on them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
-    /// Weight-times-residue products a second and core.
-    pub products_per_sec: f64,
-    /// Residue-times-residue products a second and core.
-    pub squares_per_sec: f64,
-    /// One transform of N = 8192, seconds.
-    pub transform_secs: f64,
-    /// Residues read and expanded from a file a second and core.
-    pub loads_per_sec: f64,
-    /// Cores.
-    pub threads: usize,
+/// Residues that the pointwise passes of such a key switch write: extensions of digits, products with the key, both sums down.
+#[must_use]
+pub fn key_switch_pointwise(limbs: usize, special: usize, digit_limbs: usize) -> usize {
+    let digits: usize = (0..limbs).step_by(digit_limbs).map(|d| limbs + special - digit_limbs.min(limbs - d)).sum();
+    let products = 2 * limbs.div_ceil(digit_limbs) * (limbs + special);
+    digits + products + 2 * limbs + 2 * 2 * (limbs - 1)
 }
 
 /// Homomorphic operations of one stage for one batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageCost {
     /// Ciphertext-scalar multiply-accumulates.
     pub products: u64,
@@ -38,14 +33,18 @@ pub struct StageCost {
     pub key_switches: u64,
     /// Number-theoretic transforms.
     pub transforms: u64,
-    /// Residue products behind `products`: times components, limbs and slots; recomputation included.
-    pub residue_products: u64,
-    /// Residues squared, crossed or lifted: the same for features.
-    pub residue_squares: u64,
-    /// Residues loaded from the input.
-    pub residue_loads: u64,
     /// Passes over the tiles.
     pub passes: u64,
+    /// What the tiles take, recomputation included.
+    pub tiles: Work,
+    /// What key switches or the results' transforms take.
+    pub polynomials: Work,
+    /// What is made ready by one thread before the tiles.
+    pub preparation: Work,
+    /// Seconds of the tiles and what they need made ready, at the rates given.
+    pub tiles_secs: f64,
+    /// Seconds of key switches or transforms.
+    pub polynomials_secs: f64,
 }
 
 /// Cost of a whole batch.
@@ -65,9 +64,18 @@ pub struct Cost {
     pub public_key_bytes: u64,
     /// Peak memory of the worker, mapped input included.
     pub peak_bytes: u64,
-    /// One batch, file to file, at the rates given.
+    /// The digest of one batch's file, at the rates given.
+    pub check_secs: f64,
+    /// Writing one batch's results.
+    pub write_secs: f64,
+    /// Key and tables, once a job.
+    pub setup_secs: f64,
+    /// One batch, file to file: check, stages, writing.
     pub batch_secs: f64,
 }
+
+/// Ciphertexts that a thread switches together: their coefficients and a prime's part of the key stay in the second-level cache.
+pub const SWITCHED_TOGETHER: usize = 4;
 
 /// Bytes that hold one residue of a prime.
 #[must_use]
@@ -89,107 +97,149 @@ pub fn cost(circuit: &Circuit, plan: &Plan, rates: &Rates) -> Cost {
     let outputs = circuit.stages.last().map_or(0, |s| s.map.outputs) as u64;
     let output = plan.output();
 
-    let every_pass: Vec<Vec<Pass>> = (0..circuit.stages.len()).map(|k| passes(circuit, plan, k)).collect();
+    let live = Live::new(circuit);
+    let every_pass: Vec<Vec<Pass>> = (0..circuit.stages.len()).map(|k| passes(circuit, plan, k, &live)).collect();
     let stages: Vec<StageCost> =
-        (0..circuit.stages.len()).map(|k| stage_cost(circuit, plan, k, &every_pass[k])).collect();
+        (0..circuit.stages.len()).map(|k| stage_cost(circuit, plan, k, &every_pass[k], rates)).collect();
 
     let input_bytes = entries * n * residue_bytes(p.moduli());
-    let ring_scale = plan.slots() as f64 / 8192.0 * (plan.slots() as f64).log2() / 13.0;
-    let core_secs: f64 = stages
-        .iter()
-        .map(|s| {
-            s.residue_products as f64 / rates.products_per_sec
-                + s.residue_squares as f64 / rates.squares_per_sec
-                + s.transforms as f64 * rates.transform_secs * ring_scale
-                + s.residue_loads as f64 / rates.loads_per_sec
-        })
-        .sum();
+    let result_bytes = outputs * output.components as u64 * n * residue_bytes(&p.moduli()[..output.output_limbs]);
+    let of = |unit: Unit, count: u64| {
+        let mut work = Work::default();
+        work.add(unit, count);
+        work
+    };
+    let mut writing = of(Unit::ResultByte, result_bytes);
+    writing.add(Unit::Batch, 1);
+    let check_secs = rates.shared_secs(&of(Unit::DigestByte, input_bytes));
+    let write_secs = rates.alone_secs(&writing);
+    let key_residues = (2 * p.digits() * all.len() + 4 * all.len()) as u64 * n;
+    let stages_secs: f64 = stages.iter().map(|s| s.tiles_secs + s.polynomials_secs).sum();
     Cost {
         input_bytes,
         public_input_bytes: 2 * input_bytes,
-        result_bytes: outputs * output.components as u64 * n * residue_bytes(&p.moduli()[..output.output_limbs]),
+        result_bytes,
         evaluation_key_bytes: p.digits() as u64 * n * residue_bytes(&all),
         public_key_bytes: n * residue_bytes(&all),
         peak_bytes: peak_bytes(circuit, plan, &every_pass, input_bytes, rates.threads),
-        batch_secs: core_secs / rates.threads.max(1) as f64,
+        check_secs,
+        write_secs,
+        setup_secs: rates.alone_secs(&of(Unit::KeyResidue, key_residues)),
+        batch_secs: check_secs + stages_secs + write_secs,
         stages,
     }
 }
 
-fn stage_cost(circuit: &Circuit, plan: &Plan, k: usize, list: &[Pass]) -> StageCost {
+fn stage_cost(circuit: &Circuit, plan: &Plan, k: usize, list: &[Pass], rates: &Rates) -> StageCost {
     let n = plan.slots() as u64;
     let stage = &circuit.stages[k];
     let stage_plan = &plan.stages[k];
-    let limbs = stage_plan.limbs as u64;
-    let components = stage_plan.components as u64;
-    let macs = |blocks: &mut dyn Iterator<Item = usize>| blocks.sum::<usize>() as u64;
+    let (limbs, components) = (stage_plan.limbs as u64, stage_plan.components as u64);
     let mut cost = StageCost {
-        products: macs(&mut stage.map.blocks.iter().map(|b| b.weights.len())),
+        products: stage.map.blocks.iter().map(|b| b.weights.len() as u64).sum(),
         squares: stage.features.iter().filter(|f| f.kind == FeatureKind::Square).count() as u64,
         passes: list.len() as u64,
         ..StageCost::default()
     };
     for pass in list {
-        let own = macs(&mut pass.blocks.iter().map(|b| b.weights.len()));
-        let fused = macs(&mut pass.fused_blocks.iter().map(|b| b.weights.len()));
-        cost.residue_products += (own * components + fused * 2) * limbs * n;
-        cost.residue_squares += pass.features.len() as u64 * components * limbs * n;
-        cost.residue_loads += pass.inputs.len() as u64 * 2 * limbs * n;
+        for &q in &plan.parameters.moduli()[..stage_plan.limbs] {
+            let bits = u64::BITS - q.leading_zeros();
+            for (blocks, components) in [(&pass.fused_blocks, 2), (&pass.blocks, components)] {
+                for block in blocks {
+                    let largest = block.weights.iter().map(|w| w.unsigned_abs()).max().unwrap_or(0);
+                    let (rows, columns) = (block.rows.len(), block.columns.len());
+                    let work = BlockWork::new(rates.kernel, rows, columns, largest, bits);
+                    cost.tiles.add_block(&work, components * n);
+                }
+            }
+        }
+        for feature in &pass.features {
+            if matches!(feature.source, Source::Stage(j) if j > 0) {
+                cost.tiles.add(Unit::KeptRead, 2 * limbs * n);
+            }
+            let lifted = stage_plan
+                .lifts
+                .iter()
+                .any(|lift| lift.source == feature.source && lift.kind == feature.kind && lift.multiplier != 1.0);
+            match feature.kind {
+                FeatureKind::Square => cost.tiles.add(Unit::Square, 3 * limbs * n),
+                FeatureKind::Value => cost.tiles.add(Unit::Copy, components * limbs * n),
+            }
+            if lifted {
+                cost.tiles.add(Unit::Copy, components * limbs * n);
+            }
+        }
+        let loaded = pass.inputs.len() as u64 * limbs * n;
+        cost.tiles.add(Unit::Unpack, loaded);
+        cost.tiles.add(Unit::Expand, loaded);
+        let written = pass.rows.len() as u64 * components * limbs * n;
+        cost.tiles.add(Unit::Store, written);
+        cost.polynomials.add(Unit::Gather, written);
+        let weights = |blocks: &[LocalBlock]| blocks.iter().map(|b| b.weights.len() as u64).sum::<u64>();
+        cost.preparation.add(Unit::Weight, weights(&pass.blocks) + weights(&pass.fused_blocks));
     }
-    let outputs = stage.map.outputs as u64;
+    let outputs: u64 = list.iter().map(|pass| pass.rows.len() as u64).sum();
     match stage_plan.after {
         After::Fused => {}
         After::KeySwitch => {
             let p = &plan.parameters;
+            let (special, digit_limbs) = (p.special().len(), p.digit_limbs());
             cost.key_switches = outputs;
-            let each = key_switch_transforms(stage_plan.limbs, p.special().len(), p.digit_limbs());
-            cost.transforms = outputs * each as u64;
+            cost.transforms = outputs * key_switch_transforms(stage_plan.limbs, special, digit_limbs) as u64;
+            let pointwise = key_switch_pointwise(stage_plan.limbs, special, digit_limbs) as u64;
+            cost.polynomials.add(Unit::Pointwise, outputs * pointwise * n);
         }
         After::Output => cost.transforms = outputs * components * limbs,
     }
+    cost.polynomials.add(Unit::Butterfly, cost.transforms * n / 2 * u64::from(n.ilog2()));
+    cost.tiles_secs = rates.shared_secs(&cost.tiles) + rates.alone_secs(&cost.preparation);
+    cost.polynomials_secs = rates.shared_secs(&cost.polynomials);
     cost
 }
 
-/// Buffers alive at the worst moment: kept stage outputs, one pass's outputs, keys, weights and tiles.
+/// Buffers alive at the worst moment: stored stages, what one pass writes and uses up, keys, weights and tiles.
 fn peak_bytes(circuit: &Circuit, plan: &Plan, every_pass: &[Vec<Pass>], input_bytes: u64, threads: usize) -> u64 {
     let n = plan.slots() as u64;
     let p = &plan.parameters;
     let all_limbs = (p.moduli().len() + p.special().len()) as u64;
     let keys = 2 * p.digits() as u64 * all_limbs * n * 8;
     let tables = all_limbs * n * 8 * 8;
+    let rows = |k: usize| every_pass[k].iter().map(|pass| pass.rows.len() as u64).sum::<u64>();
+    let stored = |k: usize| match plan.stages[k].after {
+        After::KeySwitch => rows(k) * 2 * n * residue_bytes(&p.moduli()[..plan.stages[k].output_limbs]),
+        _ => 0,
+    };
     let mut peak = 0;
+    // What passes use up is not given back between them.
+    let mut used = 0;
+    let last = plan.output();
+    let results =
+        circuit.stages.last().map_or(0, |s| s.map.outputs) as u64 * (last.components * last.limbs) as u64 * n * 8;
     for (k, list) in every_pass.iter().enumerate() {
         let stage_plan = &plan.stages[k];
-        let kept: u64 = (1..k)
-            .filter(|&j| last_reader(circuit, j) >= k)
-            .map(|j| circuit.stages[j].map.outputs as u64 * 2 * plan.stages[j].output_limbs as u64 * n * 8)
-            .sum();
-        let switched = match stage_plan.after {
-            After::KeySwitch => circuit.stages[k].map.outputs as u64 * 2 * stage_plan.output_limbs as u64 * n * 8,
-            _ => 0,
-        };
+        let kept: u64 = (1..k).filter(|&j| last_reader(circuit, j) >= k).map(stored).sum();
         for pass in list {
-            let polynomials = match stage_plan.after {
-                After::KeySwitch => {
-                    let scratch = Scratch::bytes(p.moduli().len(), all_limbs as usize, plan.slots());
-                    threads as u64 * (scratch + 3 * stage_plan.limbs as u64 * n * 8)
-                }
-                // The polynomials of the last stage and their one copy in order.
-                _ => 2 * (circuit.stages[k].map.outputs * stage_plan.components * stage_plan.limbs) as u64 * n * 8,
+            let moduli = &p.moduli()[..stage_plan.limbs];
+            let all = stage_plan.components as u64 * residue_bytes(moduli);
+            let kept_of_it = match stage_plan.after {
+                After::KeySwitch => 2 * residue_bytes(&moduli[..stage_plan.output_limbs]),
+                _ => 0,
             };
-            let raw = (pass.rows.len() * stage_plan.components * stage_plan.limbs) as u64 * n * 8;
-            let tile = (pass.words_in_use(stage_plan.components) * 8 * threads) as u64;
+            used = used.max(pass.rows.len() as u64 * n * (all - kept_of_it));
+            let digits = stage_plan.limbs.div_ceil(p.digit_limbs());
+            let switch = Scratch::bytes(SWITCHED_TOGETHER, stage_plan.limbs, p.special().len(), digits, plan.slots());
+            let tile = (pass.words_in_use(stage_plan.components) * 8) as u64;
             let weights: usize = pass.blocks.iter().chain(&pass.fused_blocks).map(|b| b.weights.len() * 10).sum();
-            peak = peak.max(kept + switched + raw + tile + polynomials + weights as u64);
+            let working = threads as u64 * switch.max(tile) + weights as u64;
+            peak = peak.max(kept + stored(k) + used + working);
         }
     }
-    peak + input_bytes + keys + tables
+    peak + results + input_bytes + keys + tables
 }
 
 /// The last stage that reads stage `j`.
 #[must_use]
 pub fn last_reader(circuit: &Circuit, j: usize) -> usize {
-    use crate::net::circuit::Source;
     (0..circuit.stages.len())
         .rev()
         .find(|&k| circuit.stages[k].features.iter().any(|f| f.source == Source::Stage(j)))

@@ -26,7 +26,7 @@ pub fn explain(plan: &Plan, cost: &Cost) -> String {
         let _ = writeln!(
             text,
             "stage {k}: {}\n  level {} ({} limbs), features at scale 2^{:.2}, products at 2^{:.2}\n  {} squares, {} scalar products of {} \
-             components, {} pass(es)\n  {after}\n  mean |value| up to {:.3} cannot wrap ({:.1} bits to spare)",
+             components, {} pass(es), about {:.3} s\n  {after}\n  mean |value| up to {:.3} cannot wrap ({:.1} bits to spare)",
             stage.name,
             stage.limbs - 1,
             stage.limbs,
@@ -36,6 +36,7 @@ pub fn explain(plan: &Plan, cost: &Cost) -> String {
             c.products,
             stage.components,
             c.passes,
+            c.tiles_secs + c.polynomials_secs,
             stage.range,
             stage.spare_bits,
         );

@@ -4,8 +4,10 @@
 //! compare its [`Plan::id`]; nobody types a prime. What powers and logarithms decide is rounded coarsely, so that every machine decides alike.
 
 pub mod cost;
+pub mod defaults;
 pub mod explain;
 pub mod passes;
+pub mod rates;
 pub mod scales;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,9 @@
 //!
 //! A pass is a set of output rows with exactly the features, first-layer outputs and inputs that they need. Most stages are one pass; a
 //! wide convolution is several, whose overlapping inputs are squared again rather than kept.
+//!
+//! What weights of zero alone connect is left out: rows and columns of a block, features that no row needs, and outputs that nothing reads
+//! (those of pruned neurons), which are neither computed nor switched.
 
 use super::{After, Plan, StagePlan};
 use crate::net::circuit::{Block, Circuit, Feature, Source};
@@ -72,9 +75,47 @@ impl Pass {
     }
 }
 
+/// Which outputs of each stage reach a logit through weights that are not zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live(Vec<Vec<bool>>);
+
+impl Live {
+    /// From the logits back.
+    #[must_use]
+    pub fn new(circuit: &Circuit) -> Self {
+        let mut live: Vec<Vec<bool>> = circuit.stages.iter().map(|stage| vec![false; stage.map.outputs]).collect();
+        if let Some(logits) = live.last_mut() {
+            logits.fill(true);
+        }
+        for k in (0..circuit.stages.len()).rev() {
+            let stage = &circuit.stages[k];
+            for block in &stage.map.blocks {
+                let mut read = vec![false; block.columns.len()];
+                for (&row, weights) in block.rows.iter().zip(block.weights.chunks_exact(block.columns.len().max(1))) {
+                    if live[k][row as usize] {
+                        read.iter_mut().zip(weights).for_each(|(read, &w)| *read |= w != 0);
+                    }
+                }
+                for (&column, _) in block.columns.iter().zip(read).filter(|(_, read)| *read) {
+                    let feature = &stage.features[column as usize];
+                    if let Source::Stage(j) = feature.source {
+                        live[j][feature.entry as usize] = true;
+                    }
+                }
+            }
+        }
+        Self(live)
+    }
+
+    /// Those of one stage, ascending.
+    pub fn rows(&self, stage: usize) -> impl Iterator<Item = u32> {
+        (0u32..).zip(&self.0[stage]).filter(|(_, live)| **live).map(|(row, _)| row)
+    }
+}
+
 /// Cuts one stage into passes. Stage 0 has passes only if it is the last.
 #[must_use]
-pub fn passes(circuit: &Circuit, plan: &Plan, stage: usize) -> Vec<Pass> {
+pub fn passes(circuit: &Circuit, plan: &Plan, stage: usize, live: &Live) -> Vec<Pass> {
     let stage_plan = &plan.stages[stage];
     if stage_plan.after == After::Fused {
         return Vec::new();
@@ -87,7 +128,7 @@ pub fn passes(circuit: &Circuit, plan: &Plan, stage: usize) -> Vec<Pass> {
             blocks_of_row[row as usize].push(b as u32);
         }
     }
-    let mut order: Vec<u32> = (0..map.outputs as u32).collect();
+    let mut order: Vec<u32> = live.rows(stage).collect();
     order.sort_by(|&a, &b| blocks_of_row[a as usize].cmp(&blocks_of_row[b as usize]).then(a.cmp(&b)));
 
     let row_bytes = stage_plan.components * stage_plan.limbs * plan.slots() * 8;
@@ -164,19 +205,32 @@ fn build(circuit: &Circuit, stage_plan: &StagePlan, stage: usize, rows: &[u32]) 
     pass
 }
 
-/// The parts of the blocks that belong to some rows (sorted).
+/// The parts of the blocks that belong to some rows (sorted), without rows and columns of zeros.
 fn restrict(blocks: &[Block], rows: &[u32]) -> Vec<LocalBlock> {
     let mut result = Vec::new();
     for block in blocks {
-        let kept: Vec<usize> = (0..block.rows.len()).filter(|&r| rows.binary_search(&block.rows[r]).is_ok()).collect();
+        let width = block.columns.len();
+        let weights_of = |r: usize| &block.weights[r * width..(r + 1) * width];
+        let mut read = vec![false; width];
+        let mut kept: Vec<usize> = Vec::new();
+        for r in (0..block.rows.len()).filter(|&r| rows.binary_search(&block.rows[r]).is_ok()) {
+            let mut any = false;
+            for (read, &w) in read.iter_mut().zip(weights_of(r)) {
+                *read |= w != 0;
+                any |= w != 0;
+            }
+            if any {
+                kept.push(r);
+            }
+        }
         if kept.is_empty() {
             continue;
         }
-        let width = block.columns.len();
+        let columns: Vec<usize> = (0..width).filter(|&c| read[c]).collect();
         result.push(LocalBlock {
             rows: kept.iter().map(|&r| block.rows[r]).collect(),
-            columns: block.columns.clone(),
-            weights: kept.iter().flat_map(|&r| block.weights[r * width..(r + 1) * width].iter().copied()).collect(),
+            columns: columns.iter().map(|&c| block.columns[c]).collect(),
+            weights: kept.iter().flat_map(|&r| columns.iter().map(move |&c| weights_of(r)[c])).collect(),
         });
     }
     result

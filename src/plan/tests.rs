@@ -1,9 +1,12 @@
 //! Plans of hand-made circuits: security, exact scales, headroom, passes that lose nothing.
 
-use super::passes::passes;
+use super::defaults::defaults;
+use super::passes::{Live, passes};
+use super::rates::{Rates, Unit};
 use super::{After, PlanError, Requirements, cost, scales};
 use crate::ckks::security;
 use crate::net::circuit::{Block, Circuit, Feature, FeatureKind, LinearMap, Source, Stage, StageStats};
+use crate::ring::kernels::Kernel;
 
 /// Fully connected layers of the widths given, squares between them.
 pub(crate) fn dense_circuit(widths: &[usize]) -> Circuit {
@@ -153,7 +156,7 @@ fn passes_restate_the_map() {
         let circuit = dense_circuit(widths);
         let plan = scales::plan(&circuit, &Requirements::default()).unwrap();
         for (k, stage) in circuit.stages.iter().enumerate() {
-            let list = passes(&circuit, &plan, k);
+            let list = passes(&circuit, &plan, k, &Live::new(&circuit));
             if plan.stages[k].after == After::Fused {
                 assert!(list.is_empty());
                 continue;
@@ -181,6 +184,61 @@ fn passes_restate_the_map() {
                 }
             }
         }
+    }
+}
+
+/// Sets the weights of some columns of a stage's only block to zero, as pruning the neurons behind them does.
+fn prune(circuit: &mut Circuit, stage: usize, columns: &[usize]) {
+    let block = &mut circuit.stages[stage].map.blocks[0];
+    for row in block.weights.chunks_exact_mut(block.columns.len()) {
+        columns.iter().for_each(|&column| row[column] = 0);
+    }
+}
+
+/// What only zeros connect is neither loaded nor computed nor switched, and costs nothing.
+#[test]
+fn pruned_neurons_vanish_from_passes() {
+    let whole = dense_circuit(&[20, 16, 12, 8]);
+    let mut pruned = whole.clone();
+    prune(&mut pruned, 1, &[3, 7]);
+    prune(&mut pruned, 2, &[5]);
+    prune(&mut pruned, 0, &[11]);
+    let plan = scales::plan(&pruned, &Requirements::default()).unwrap();
+    let live = Live::new(&pruned);
+    let without = |count: u32, gone: &[u32]| -> Vec<u32> { (0..count).filter(|row| !gone.contains(row)).collect() };
+    assert_eq!(live.rows(0).collect::<Vec<_>>(), without(16, &[3, 7]));
+    assert_eq!(live.rows(1).collect::<Vec<_>>(), without(12, &[5]));
+    assert_eq!(live.rows(2).count(), 8);
+    let [first, last] = [1, 2].map(|stage| passes(&pruned, &plan, stage, &live).remove(0));
+    assert_eq!((first.rows, first.fused_rows), (without(12, &[5]), without(16, &[3, 7])));
+    assert_eq!((first.features.len(), first.inputs), (14, without(20, &[11])));
+    assert_eq!((last.rows.len(), last.features.len()), (8, 11));
+    let rates = defaults(Kernel::portable(), 1);
+    let [less, more] = [&pruned, &whole].map(|circuit| cost::cost(circuit, &plan, &rates));
+    assert_eq!((less.stages[1].key_switches, more.stages[1].key_switches), (11, 12));
+    assert!(less.batch_secs < more.batch_secs && less.peak_bytes < more.peak_bytes);
+}
+
+/// Seconds are those of the stages and what surrounds them, fewer on more threads, and a pure function of the rates.
+#[test]
+fn seconds_follow_the_rates() {
+    let circuit = dense_circuit(&[200, 160, 120, 8]);
+    let plan = scales::plan(&circuit, &Requirements::default()).unwrap();
+    let at = |change: &dyn Fn(&mut Rates)| {
+        let mut rates = defaults(Kernel::portable(), 1);
+        change(&mut rates);
+        cost::cost(&circuit, &plan, &rates)
+    };
+    let base = at(&|_| {});
+    let stages: f64 = base.stages.iter().map(|s| s.tiles_secs + s.polynomials_secs).sum();
+    assert!((base.batch_secs - (base.check_secs + stages + base.write_secs)).abs() < 1e-12);
+    assert_eq!(at(&|_| {}), base);
+    let two = at(&|rates| rates.threads = 2);
+    assert!(two.batch_secs < base.batch_secs && two.batch_secs > 0.5 * base.batch_secs);
+    assert_eq!(two.write_secs, base.write_secs);
+    for unit in [Unit::WordProduct, Unit::Square, Unit::Expand, Unit::Butterfly, Unit::Pointwise, Unit::DigestByte] {
+        let slower = at(&|rates| rates.unit_secs.set(unit, 3.0 * rates.unit_secs.get(unit)));
+        assert!(slower.batch_secs > base.batch_secs, "{}", unit.name());
     }
 }
 

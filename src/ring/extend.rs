@@ -5,9 +5,9 @@
 //! computed in double precision in a fixed order, so the result is the same bits everywhere; where the sum is within rounding
 //! error of a half either neighbour is a valid, nearly centred representative.
 
-use super::Modulus;
-use super::kernels::{ExtensionTarget, Kernel};
+use super::kernels::{Extending, ExtensionTarget, Kernel};
 use super::modulus::ShoupFactor;
+use super::{Modulus, Ntt};
 
 /// Constants for one (source primes, target primes) pair.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Extension {
         Self { kernel, from: from.to_vec(), inverses, reciprocals, targets }
     }
 
-    /// Multiplies each source limb by `(B / b_i)^-1`, in place: the digits that [`Self::extend_into`] reads.
+    /// Multiplies each source limb by `(B / b_i)^-1`, in place: the digits that [`Self::forward_into`] reads.
     pub fn prepare_assign(&self, limbs: &mut [&mut [u64]]) {
         for ((limb, m), &w) in limbs.iter_mut().zip(&self.from).zip(&self.inverses) {
             if w.value != 1 {
@@ -53,15 +53,11 @@ impl Extension {
         }
     }
 
-    /// `v` of every coefficient, from prepared limbs.
-    pub fn quotients_into(&self, limbs: &[&[u64]], quotients: &mut [u64]) {
-        self.kernel.quotients_into(limbs, &self.reciprocals, quotients);
-    }
-
-    /// The residues modulo target `t` of the centred representative, from prepared limbs and their quotients.
-    pub fn extend_into(&self, limbs: &[&[u64]], quotients: &[u64], t: usize, out: &mut [u64]) {
+    /// The residues modulo target `t`, whose transform `ntt` is, of the centred representative, from prepared limbs; in the NTT domain.
+    pub fn forward_into(&self, limbs: &[&[u64]], t: usize, ntt: &Ntt, out: &mut [u64]) {
         let (m, target) = &self.targets[t];
-        self.kernel.extend_into(m, limbs, target, quotients, out);
+        debug_assert_eq!(m, ntt.modulus());
+        ntt.forward_extended_into(&Extending { limbs, reciprocals: &self.reciprocals, target }, out);
     }
 }
 
@@ -86,17 +82,19 @@ mod tests {
             let base: i128 = from.iter().map(|m| i128::from(m.value())).product();
             let extension = Extension::new(kernel, from, to);
             let mut values = vec![0, 1, -1, base / 100 * 49, -base / 100 * 49, base / 3, -base / 5, 123_456_789];
-            values.extend((1..200).map(|i| (base / 401) * i - base / 5 + i * i * i));
+            values.extend((1..249).map(|i| (base / 601) * i - base / 5 + i * i * i));
+            assert_eq!(values.len(), 256);
             let mut limbs: Vec<Vec<u64>> =
                 from.iter().map(|m| values.iter().map(|&x| m.from_i128(x)).collect()).collect();
             let mut views: Vec<&mut [u64]> = limbs.iter_mut().map(Vec::as_mut_slice).collect();
             extension.prepare_assign(&mut views);
             let views: Vec<&[u64]> = limbs.iter().map(Vec::as_slice).collect();
-            let mut quotients = vec![0; values.len()];
-            extension.quotients_into(&views, &mut quotients);
             for (t, m) in to.iter().enumerate() {
+                // Through the transform and back.
+                let ntt = Ntt::new(values.len(), m.value(), kernel).unwrap();
                 let mut out = vec![0; values.len()];
-                extension.extend_into(&views, &quotients, t, &mut out);
+                extension.forward_into(&views, t, &ntt, &mut out);
+                ntt.inverse_assign(&mut out);
                 for (&x, &o) in values.iter().zip(&out) {
                     assert_eq!(o, m.from_i128(x), "{}: {x} from {sources} primes mod {}", kernel.name(), m.value());
                 }

@@ -11,7 +11,7 @@
 //! This is the only door to `tfhe-ntt`. Only its forward and inverse transforms are used, only for primes below 2^50, and each
 //! plan is checked when it is made.
 
-use super::kernels::{Kernel, ShoupTable};
+use super::kernels::{Extending, Kernel, ShoupTable};
 use super::modulus::ShoupFactor;
 use super::{Modulus, RingError, primes};
 
@@ -66,8 +66,10 @@ impl Ntt {
         points[1] = 1;
         plan.fwd(&mut points);
         let psi = points[0];
-        let expected = |k: usize| modulus.pow(psi, 2 * reversed_bits(k, degree) as u64 + 1);
-        if modulus.pow(psi, degree as u64) != q - 1 || (0..degree).any(|k| points[k] != expected(k)) {
+        let square = modulus.mul(psi, psi);
+        let mut odd_powers = std::iter::successors(Some(psi), |&power| Some(modulus.mul(power, square))).zip(0..degree);
+        let in_order = odd_powers.all(|(power, j)| points[reversed_bits(j, degree)] == power);
+        if modulus.pow(psi, degree as u64) != q - 1 || !in_order {
             return Err(self_test);
         }
         let Some(gamma) = square_root(&modulus, psi, degree) else { return Err(self_test) };
@@ -118,6 +120,12 @@ impl Ntt {
     pub fn forward_assign(&self, x: &mut [u64]) {
         self.kernel.fold_twist_assign(&self.modulus, x, self.fold, &self.twist);
         self.plan.fwd(x);
+    }
+
+    /// [`Self::forward_assign`] of a base extension's result, which is twisted as it is made.
+    pub(super) fn forward_extended_into(&self, from: &Extending<'_>, out: &mut [u64]) {
+        self.kernel.extend_twist_into(&self.modulus, from, self.fold, &self.twist, out);
+        self.plan.fwd(out);
     }
 
     /// NTT domain to coefficients; residues in `[0, q)` before and after.

@@ -20,7 +20,8 @@ use zeroize::Zeroizing;
 pub const SEED_BYTES: usize = 32;
 /// Variance of an error coefficient.
 pub const ERROR_VARIANCE: f64 = 10.5;
-const BLOCKS: usize = 64;
+/// Blocks encrypted at once: enough that preparing the cipher's round keys for vectors does not count.
+const BLOCKS: usize = 128;
 
 type Block = Array<u8, U16>;
 

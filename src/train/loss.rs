@@ -4,9 +4,7 @@ use burn::tensor::activation::{log_softmax, relu, softmax};
 use burn::tensor::{Tensor, TensorData};
 
 use super::model::Forward;
-
-/// Images of a shard whose ranges are penalised; they are other ones at every step.
-const PENALISED_IMAGES: usize = 16;
+use super::recipe::TrainRecipe;
 
 /// Weights of the terms.
 #[derive(Clone, Copy, Debug)]
@@ -14,12 +12,29 @@ pub(super) struct LossWeights {
     pub(super) label_smoothing: f64,
     pub(super) range_penalty: f64,
     pub(super) range_limit: f64,
+    /// Images of a shard whose ranges are penalised, the first ones; they are other ones at every step.
+    pub(super) range_images: usize,
     /// Of the distillation.
     pub(super) temperature: f64,
     /// Share of the distillation in place of the labels.
     pub(super) alpha: f64,
     /// Factor of the distance to the teacher's features.
     pub(super) features: f64,
+}
+
+impl LossWeights {
+    /// As a recipe's run says, without a teacher.
+    pub(super) fn of(train: &TrainRecipe) -> LossWeights {
+        LossWeights {
+            label_smoothing: train.label_smoothing,
+            range_penalty: train.range_penalty,
+            range_limit: train.range_limit,
+            range_images: train.range_images,
+            temperature: 1.0,
+            alpha: 0.0,
+            features: 0.0,
+        }
+    }
 }
 
 /// Mean over the shard's images of all terms; `teacher` is what the teacher gave for the same images.
@@ -54,7 +69,7 @@ pub(super) fn loss(found: &Forward, labels: &[u16], teacher: Option<&Forward>, w
     }
     if weights.range_penalty > 0.0 {
         for input in &found.inputs {
-            let sample = input.clone().narrow(0, 0, images.min(PENALISED_IMAGES));
+            let sample = input.clone().narrow(0, 0, images.min(weights.range_images));
             let beyond = relu(sample.abs() - weights.range_limit);
             total = total + (beyond.clone() * beyond).mean() * weights.range_penalty;
         }

@@ -4,6 +4,7 @@ use burn::optim::{AdamW, AdamWConfig, AdamWState, Optimizer};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::model::{Role, Running, Slot, host};
+use super::recipe::Recipe;
 
 /// Share of a new batch in the running statistics.
 const MOMENTUM: f32 = 0.1;
@@ -32,6 +33,21 @@ pub(super) struct Rates {
     pub(super) least_a: f64,
     /// Factor of the exponential mean; 0: none.
     pub(super) average: f64,
+}
+
+impl Rates {
+    /// As a recipe's run says.
+    pub(super) fn of(recipe: &Recipe) -> Rates {
+        let train = &recipe.train;
+        Rates {
+            learning_rate: train.learning_rate,
+            weight_decay: train.weight_decay,
+            coefficient_rate: recipe.activation.rate,
+            clip: train.clip,
+            least_a: recipe.activation.least_a,
+            average: train.average,
+        }
+    }
 }
 
 impl State {

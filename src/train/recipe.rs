@@ -288,6 +288,9 @@ pub struct TrainRecipe {
     /// Magnitude up to which nothing is penalised.
     #[serde(default = "default_range_limit")]
     pub range_limit: f64,
+    /// Images of each shard whose ranges are penalised: a few cost nothing and shape the bulk, all of them reach the tail.
+    #[serde(default = "default_range_images")]
+    pub range_images: usize,
     /// Share of the run in which ReLU is blended into the quadratic (0: quadratic from the start).
     #[serde(default)]
     pub blend: f64,
@@ -412,6 +415,9 @@ fn default_range_penalty() -> f64 {
 }
 fn default_range_limit() -> f64 {
     4.0
+}
+fn default_range_images() -> usize {
+    16
 }
 fn default_temperature() -> f64 {
     3.0

@@ -29,11 +29,18 @@ pub enum WorkerError {
         /// Number of the batch in the manifest.
         batch: usize,
         /// What happened.
-        source: EngineError,
+        source: Box<EngineError>,
     },
     /// The engine could not be made ready.
     #[error(transparent)]
-    Setup(EngineError),
+    Setup(Box<EngineError>),
+    /// A job of the exact engine, and a build without it.
+    #[error("found a job for the engine tfhe and a build without the cargo feature `exact`, expected one with it")]
+    NoExactEngine,
+    /// Keys, ciphertexts or circuit of the exact engine.
+    #[cfg(feature = "exact")]
+    #[error(transparent)]
+    Exact(#[from] crate::exact::ExactError),
     /// Manifest and model disagree.
     #[error("{what}: the manifest says {found}, this worker derives {expected}")]
     Mismatch {
@@ -65,7 +72,11 @@ impl WorkerError {
             Self::Format(error) => of_format(error),
             Self::Plan(PlanError::Stats { .. } | PlanError::Stages { .. }) => ExitCode::BadData,
             Self::Plan(PlanError::Parameters(_)) => ExitCode::Bug,
-            Self::Plan(_) | Self::Memory { .. } => ExitCode::Config,
+            Self::Plan(_) | Self::Memory { .. } | Self::NoExactEngine => ExitCode::Config,
+            #[cfg(feature = "exact")]
+            Self::Exact(crate::exact::ExactError::Threads { .. }) => ExitCode::Config,
+            #[cfg(feature = "exact")]
+            Self::Exact(_) => ExitCode::BadData,
             Self::Mismatch { .. } => ExitCode::Mismatch,
             Self::Ckks(error) => of_scheme(error),
             Self::Engine { source, .. } | Self::Setup(source) => of_engine(source),
@@ -85,7 +96,11 @@ fn of_format(error: &FormatError) -> ExitCode {
         ErrorKind::Mismatch => ExitCode::Mismatch,
         ErrorKind::Missing => ExitCode::InputMissing,
         ErrorKind::Io => ExitCode::Io,
-        ErrorKind::Create => ExitCode::CannotCreate,
+        // A full disk is no want of a place, whichever step met it.
+        ErrorKind::Create => match error.root() {
+            FormatError::Create(source) => ExitCode::on_create(source),
+            _ => ExitCode::CannotCreate,
+        },
         ErrorKind::Permission => ExitCode::Permission,
     }
 }
@@ -107,6 +122,6 @@ fn of_engine(error: &EngineError) -> ExitCode {
         EngineError::Circuit(_) => ExitCode::BadData,
         EngineError::KeyMissing { .. } | EngineError::Plan { .. } => ExitCode::Mismatch,
         EngineError::Threads { .. } => ExitCode::Config,
-        EngineError::Memory { .. } => ExitCode::TryLater,
+        EngineError::Memory { .. } | EngineError::Stopped => ExitCode::TryLater,
     }
 }

@@ -1,21 +1,19 @@
 //! One job, one shot: check, evaluate each batch, write results, write the receipt.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use jobs::digest::stamp_file;
-use jobs::receipt::{self, BatchReceipt, Cost, Outcome, Timing};
-use jobs::{Digest, ExitCode, FileRole, JobManifest, JobsError, LoadedJob, Receipt, manifest};
+use jobs::receipt::{self, Cost, Outcome};
+use jobs::{ExitCode, FileRole, JobManifest, JobsError, LoadedJob, Receipt, manifest};
 
-use super::WorkerError;
-use super::memory::{available_bytes, peak_bytes};
-use crate::ckks::Context;
-use crate::engine::{Engine, Event, Inputs, rates};
-use crate::format::ciphertexts::{EncryptedBatch, ExpectedBatch, write_results};
-use crate::format::keys::read_evaluation_key;
-use crate::format::{Expected, FormatError, ModelPackage};
-use crate::plan::{Plan, Requirements, cost, scales};
+use super::ahead::Ahead;
+use super::batch::BatchWork;
+use super::clock::Clock;
+use super::memory::peak_bytes;
+use super::prepared::{Machine, Planned, Prepared};
+use super::{CODE_COMMIT, Trust, WorkerError};
+use crate::format::EngineKind;
 use crate::ring::kernels::Kernel;
 
 /// What to run, and with what.
@@ -33,6 +31,8 @@ pub struct RunRequest {
     pub memory_limit_bytes: Option<u64>,
     /// Kernel tier.
     pub kernel: Kernel,
+    /// Rates of this machine that `calibrate` wrote, in place of those in the user's cache. For what is foretold only.
+    pub rates: Option<PathBuf>,
 }
 
 /// Progress of a job.
@@ -86,36 +86,36 @@ pub struct RunReport {
     pub receipt_path: PathBuf,
 }
 
-impl Inputs for EncryptedBatch {
-    fn load_into(
-        &self,
-        component: usize,
-        limb: usize,
-        entry: usize,
-        first: usize,
-        out: &mut [u64],
-    ) -> Result<(), FormatError> {
-        Self::load_into(self, component, limb, entry, first, out)
-    }
-
-    fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
-        Self::prefetch(self, limb, entry, first, count);
-    }
-}
-
 /// Runs a job. A job whose receipt stands and fits is not run again. A permanent failure leaves a receipt that says so.
 ///
 /// # Errors
 /// [`WorkerError`]; nothing is left under a final name but whole results, which another run replaces with the same bytes.
 pub fn run(request: &RunRequest, observe: &(dyn Fn(WorkerEvent) + Sync)) -> Result<RunReport, WorkerError> {
+    run_trusted(request, &Trust::default(), observe)
+}
+
+/// As [`run`], for requests that are admitted only, and with receipts that are signed where there is a key.
+///
+/// # Errors
+/// Also those of [`Trust::admit`]: nothing is written then, no receipt either.
+pub fn run_trusted(
+    request: &RunRequest,
+    trust: &Trust<'_>,
+    observe: &(dyn Fn(WorkerEvent) + Sync),
+) -> Result<RunReport, WorkerError> {
     let start = Instant::now();
     let job = manifest::load(&request.job_path)?;
+    trust.admit(&job)?;
     let receipt_path = job.receipt_path()?;
-    if let Some(done) = finished(&job, &receipt_path)? {
+    if let Some(done) = finished(&job, trust, &receipt_path)? {
         return Ok(report(&done, request, true, receipt_path));
     }
     let mut receipt = blank_receipt(job.manifest(), request);
-    let outcome = evaluate(&job, request, observe, &mut receipt);
+    let outcome = if job.manifest().engine == EngineKind::Tfhe.name() {
+        evaluate_exact(&job, request, observe, &mut receipt)
+    } else {
+        evaluate(&job, request, start, observe, &mut receipt)
+    };
     receipt.measured = Cost {
         elapsed_secs: start.elapsed().as_secs_f64(),
         peak_bytes: peak_bytes(),
@@ -123,14 +123,14 @@ pub fn run(request: &RunRequest, observe: &(dyn Fn(WorkerEvent) + Sync)) -> Resu
     };
     match outcome {
         Ok(()) => {
-            receipt.write(&receipt_path)?;
+            receipt.write_signed(&receipt_path, trust.signing)?;
             Ok(report(&receipt, request, false, receipt_path))
         }
         Err(error) => {
             if error.is_permanent() {
                 receipt.outcome = Outcome::failed(&error.to_string(), error.exit_code());
                 // The error that is returned matters more than a receipt that could not be written.
-                drop(receipt.write(&receipt_path));
+                drop(receipt.write_signed(&receipt_path, trust.signing));
             }
             Err(error)
         }
@@ -139,14 +139,15 @@ pub fn run(request: &RunRequest, observe: &(dyn Fn(WorkerEvent) + Sync)) -> Resu
 
 /// The receipt of this very job, if it stands and all its outputs do. A receipt that cannot be read, or whose outputs are damaged or gone, is
 /// no obstacle: the same bytes are computed again. One of another job, or of a newer version, is.
-fn finished(job: &LoadedJob, receipt_path: &Path) -> Result<Option<Receipt>, WorkerError> {
+fn finished(job: &LoadedJob, trust: &Trust<'_>, receipt_path: &Path) -> Result<Option<Receipt>, WorkerError> {
     if !receipt_path.exists() {
         return Ok(None);
     }
-    let receipt = match Receipt::load(receipt_path) {
-        Ok(receipt) => receipt,
+    let receipt = match trust.standing_receipt(receipt_path) {
+        Ok(Some(receipt)) => receipt,
+        Ok(None) => return Ok(None),
         Err(error) if error.exit_code() == ExitCode::BadData => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     if receipt.outcome != Outcome::Done {
         return Ok(None);
@@ -168,6 +169,8 @@ fn blank_receipt(manifest: &JobManifest, request: &RunRequest) -> Receipt {
         images: manifest.images,
         slots: manifest.slots,
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        code_commit: CODE_COMMIT.map(str::to_owned),
+        attempts: 1,
         isa: request.kernel.name().to_owned(),
         threads: request.threads as u32,
         batches: Vec::new(),
@@ -197,184 +200,108 @@ fn report(receipt: &Receipt, request: &RunRequest, already_done: bool, receipt_p
     }
 }
 
-/// Seconds a step, in order of first appearance.
-#[derive(Default)]
-struct Clock {
-    steps: Vec<Timing>,
-    running: Option<(String, Instant)>,
-}
-
-impl Clock {
-    fn begin(&mut self, name: String) {
-        self.end();
-        self.running = Some((name, Instant::now()));
-    }
-
-    fn end(&mut self) {
-        let Some((name, since)) = self.running.take() else { return };
-        let secs = since.elapsed().as_secs_f64();
-        match self.steps.iter_mut().find(|step| step.name == name) {
-            Some(step) => step.secs += secs,
-            None => self.steps.push(Timing { name, secs }),
-        }
-    }
-}
-
 fn evaluate(
     job: &LoadedJob,
     request: &RunRequest,
+    start: Instant,
     observe: &(dyn Fn(WorkerEvent) + Sync),
     receipt: &mut Receipt,
 ) -> Result<(), WorkerError> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let begin = |batch: Option<&manifest::Batch>| -> Option<Result<Ahead<'_>, JobsError>> {
+            let path = job.input_path(batch?);
+            Some(path.map(|path| Ahead::begin(scope, path, request.threads, &stop)))
+        };
+        let outcome = evaluate_ahead(job, request, start, observe, receipt, &begin);
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    })
+}
+
+/// Begins to map and hash a batch, if there is one.
+type BeginBatch<'a, 'scope> = dyn Fn(Option<&manifest::Batch>) -> Option<Result<Ahead<'scope>, JobsError>> + 'a;
+
+fn evaluate_ahead<'scope>(
+    job: &LoadedJob,
+    request: &RunRequest,
+    start: Instant,
+    observe: &(dyn Fn(WorkerEvent) + Sync),
+    receipt: &mut Receipt,
+    begin_batch: &BeginBatch<'_, 'scope>,
+) -> Result<(), WorkerError> {
     let manifest = job.manifest();
-    let mut clock = Clock::default();
-    clock.begin("check".to_owned());
-    manifest.refuse_unknown_options(&[])?;
-    let model = ModelPackage::open(&job.verify_model(request.model.as_deref())?)?;
-    let plan = scales::plan(&model.circuit, &Requirements::default())?;
-    let plan_id = plan_id(&plan, &model)?;
-    for (what, found, expected) in [
-        ("plan id", &manifest.plan_id, &plan_id),
-        ("slots", &manifest.slots.to_string(), &plan.slots().to_string()),
-        ("model name", &manifest.model.name, &model.network.name),
-    ] {
-        if found != expected {
-            return Err(WorkerError::Mismatch { what, found: found.clone(), expected: expected.clone() });
-        }
-    }
-    let eval_key_path = job.verify_eval_key(request.eval_key.as_deref())?;
-
-    let rates = rates::measure(request.kernel, request.threads)?;
-    let cost = cost::cost(&model.circuit, &plan, &rates);
-    check_memory(cost.peak_bytes, request.memory_limit_bytes)?;
-    let batches = manifest.batches.len();
-    let predicted_secs = cost.batch_secs * batches as f64;
-    receipt.predicted = Some(Cost {
-        elapsed_secs: predicted_secs,
-        peak_bytes: cost.peak_bytes,
-        output_bytes: cost.result_bytes * batches as u64,
-    });
-
-    let key = {
-        let context = Context::new(plan.parameters.clone(), request.kernel)?;
-        let expected = Expected { plan_id: &plan_id, key_id: Some(&manifest.key_id), context: &context };
-        read_evaluation_key(&eval_key_path, &expected)?.1
-    };
-    let entries = model.circuit.inputs();
-    let output = plan.output().clone();
-    let input_scale = plan.input_scale;
-    let engine =
-        Engine::new(model.circuit, plan, Some(key), request.kernel, request.threads).map_err(WorkerError::Setup)?;
+    let mut ahead = begin_batch(manifest.batches.first());
+    let clock = Clock::default();
+    clock.begin("check");
+    let prepared = prepare(job, request, start, receipt)?;
     for (index, batch) in manifest.batches.iter().enumerate() {
         manifest::check_size(FileRole::Input(index), &job.input_path(batch)?, batch.input.bytes)?;
         job.output_path(batch)?;
     }
 
-    let ciphertexts = (engine.ciphertexts() * batches) as u64;
-    observe(WorkerEvent::Begin { batches, ciphertexts, predicted_secs });
-    clock.begin("batches".to_owned());
+    let batches = manifest.batches.len();
+    let each = prepared.ciphertexts();
+    let predicted_secs = receipt.predicted.map_or(0.0, |cost| cost.elapsed_secs);
+    observe(WorkerEvent::Begin { batches, ciphertexts: (each * batches) as u64, predicted_secs });
+    clock.begin("batches");
+    let never = AtomicBool::new(false);
     for (index, batch) in manifest.batches.iter().enumerate() {
         let since = Instant::now();
-        let mut stages = Clock::default();
-        stages.begin("check input".to_owned());
-        let path = job.input_path(batch)?;
-        let expected = ExpectedBatch {
-            context: engine.context(),
-            input_scale,
-            plan_id: &plan_id,
-            key_id: &manifest.key_id,
-            job_id: &manifest.job_id,
-            entries,
-        };
-        let input = EncryptedBatch::open(&path, &expected)?;
-        check_place(&input, index, batch)?;
-        // Of the file as it is mapped, so that nothing can be put in its place between check and use.
-        let found = engine.install(|| input.file_digest_in_parallel());
-        check_digest(&found, index, &path, batch.input.digest)?;
-        let stages = Mutex::new(stages);
-        let results = engine
-            .run(&input, &|event| match event {
-                Event::Tiles { stage, .. } => begin(&stages, format!("stage {stage}: tiles")),
-                Event::Polynomials { stage, .. } => begin(&stages, format!("stage {stage}: polynomials")),
-                Event::Done { ciphertexts, total } => {
-                    observe(WorkerEvent::Progress { ciphertexts: (index * total + ciphertexts) as u64 });
-                }
-            })
-            .map_err(|source| WorkerError::Engine { batch: index, source })?;
-        begin(&stages, "write results".to_owned());
-        let output_path = job.output_path(batch)?;
-        let header = input.result_header(&batch.input.digest.to_string());
-        write_results(
-            &output_path,
-            &header,
-            engine.context(),
-            results.outputs,
-            results.components,
-            results.limbs,
-            output.output_scale,
-            &results.residues,
-        )?;
-        let output_stamp = stamp_file(&output_path)?;
-        let mut stages = stages.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        stages.end();
-        receipt.batches.push(BatchReceipt {
-            input: batch.input.digest,
-            output: batch.output.clone(),
-            output_stamp,
-            occupancy: batch.occupancy,
-            first_image: batch.first_image,
-            stages: stages.steps,
-        });
+        let (input_path, output_path) = (job.input_path(batch)?, job.output_path(batch)?);
+        let on_its_way = ahead.take().unwrap_or_else(|| Ok(Ahead::Waiting(input_path.clone())))?;
+        let work =
+            BatchWork { job_id: &manifest.job_id, index, batch, input_path: &input_path, output_path: &output_path };
+        let advance = |done: usize| observe(WorkerEvent::Progress { ciphertexts: (index * each + done) as u64 });
+        let mut taken = || ahead = begin_batch(manifest.batches.get(index + 1));
+        receipt.batches.push(prepared.run_batch_ahead(&work, on_its_way, &mut taken, &never, &advance)?);
         observe(WorkerEvent::Batch { index, secs: since.elapsed().as_secs_f64() });
     }
-    clock.end();
-    receipt.totals = clock.steps;
+    receipt.totals = clock.finish();
     Ok(())
 }
 
-fn begin(clock: &Mutex<Clock>, name: String) {
-    clock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).begin(name);
+/// All that is checked before any batch is looked at: options, model, plan, key, memory.
+fn prepare(
+    job: &LoadedJob,
+    request: &RunRequest,
+    start: Instant,
+    receipt: &mut Receipt,
+) -> Result<Prepared, WorkerError> {
+    let manifest = job.manifest();
+    manifest.refuse_unknown_options(&[])?;
+    let machine = Machine {
+        threads: request.threads,
+        kernel: request.kernel,
+        memory_limit_bytes: request.memory_limit_bytes,
+        rates: request.rates.clone(),
+    };
+    let planned = Planned::open(&job.verify_model(request.model.as_deref())?, &machine)?;
+    planned.expect(manifest)?;
+    let eval_key_path = job.verify_eval_key(request.eval_key.as_deref())?;
+    let batches = manifest.batches.len() as u64;
+    let cost = planned.cost();
+    // What has passed counts as it was, and so does the digest that is taken meanwhile.
+    let passed_secs = start.elapsed().as_secs_f64();
+    let hidden_secs = if request.threads > 1 { cost.check_secs.min(passed_secs) } else { 0.0 };
+    receipt.predicted = Some(Cost {
+        elapsed_secs: passed_secs + cost.setup_secs + cost.batch_secs * batches as f64 - hidden_secs,
+        peak_bytes: cost.peak_bytes,
+        output_bytes: cost.result_bytes * batches,
+    });
+    planned.check_memory(manifest)?;
+    planned.with_key(&eval_key_path, &manifest.key_id)
 }
 
-fn plan_id(plan: &Plan, model: &ModelPackage) -> Result<String, WorkerError> {
-    let model_id = model.model_id()?;
-    let bytes = blake3::Hash::from_hex(&model_id)
-        .map_err(|error| FormatError::invalid("model_id", &model_id, error.to_string()))?;
-    Ok(Digest::from_bytes(plan.id(bytes.as_bytes())).to_string())
-}
+#[cfg(feature = "exact")]
+use super::exact::evaluate as evaluate_exact;
 
-fn check_memory(needed_bytes: u64, limit_bytes: Option<u64>) -> Result<(), WorkerError> {
-    if let Some(limit_bytes) = limit_bytes.filter(|&limit| needed_bytes > limit) {
-        return Err(WorkerError::Memory { needed_bytes, limit_bytes, limit: "allowed by the limit given" });
-    }
-    if let Some(limit_bytes) = available_bytes().filter(|&limit| needed_bytes > limit) {
-        return Err(WorkerError::Memory { needed_bytes, limit_bytes, limit: "available on this machine" });
-    }
-    Ok(())
-}
-
-fn check_digest(found: &str, index: usize, path: &Path, expected: Digest) -> Result<(), WorkerError> {
-    if found == expected.to_string() {
-        return Ok(());
-    }
-    let found = found.parse().unwrap_or(Digest::of(&[]));
-    Err(JobsError::WrongDigest { role: FileRole::Input(index), path: path.to_owned(), found, expected }.into())
-}
-
-/// The batch file must be the one that the manifest speaks of.
-fn check_place(input: &EncryptedBatch, index: usize, batch: &manifest::Batch) -> Result<(), WorkerError> {
-    for (what, found, expected) in [
-        ("batch number", index as u64, input.index() as u64),
-        ("first image", batch.first_image, input.first_image()),
-        ("occupancy", u64::from(batch.occupancy), input.occupancy() as u64),
-    ] {
-        if found != expected {
-            return Err(WorkerError::Mismatch {
-                what,
-                found: found.to_string(),
-                expected: format!("{expected} from the batch file"),
-            });
-        }
-    }
-    Ok(())
+#[cfg(not(feature = "exact"))]
+fn evaluate_exact(
+    _: &LoadedJob,
+    _: &RunRequest,
+    _: &(dyn Fn(WorkerEvent) + Sync),
+    _: &mut Receipt,
+) -> Result<(), WorkerError> {
+    Err(WorkerError::NoExactEngine)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{BATCHES_LIMIT, ENGINE, INPUT_LIMIT_BYTES, JobManifest, SCHEMA, SLOTS_LIMIT};
+use super::{BATCHES_LIMIT, ENGINES, INPUT_LIMIT_BYTES, JobManifest, SCHEMA, SLOTS_LIMIT};
 use crate::error::{JobsError, Result};
 use crate::paths;
 
@@ -13,7 +13,9 @@ const OPTION_LIMIT_BYTES: usize = 1024;
 
 pub(super) fn check_manifest(manifest: &JobManifest) -> Result<()> {
     exactly("schema", &manifest.schema, SCHEMA)?;
-    exactly("engine", &manifest.engine, ENGINE)?;
+    if !ENGINES.contains(&manifest.engine.as_str()) {
+        return Err(JobsError::field("engine", format_args!("{:?}", manifest.engine), format!("one of {ENGINES:?}")));
+    }
     check_job_id("job_id", &manifest.job_id)?;
     if let Some(tenant) = &manifest.tenant {
         check_name("tenant", tenant)?;
@@ -23,20 +25,28 @@ pub(super) fn check_manifest(manifest: &JobManifest) -> Result<()> {
     check_name("key_id", &manifest.key_id)?;
     check_text("model.name", &manifest.model.name, 128)?;
     check_options(&manifest.options)?;
+    if let Some(terms) = &manifest.queue {
+        terms.check()?;
+    }
     check_batches(manifest)?;
     check_paths(manifest)?;
-    let outputs = manifest.batches.iter().map(|batch| &batch.output);
-    outputs.chain([&manifest.receipt]).try_for_each(|relative| paths::check_relative_output(relative))
+    manifest.batches.iter().try_for_each(|batch| paths::check_relative_output(&batch.output))?;
+    // Its signature's name is the longer one.
+    paths::check_relative_output(&format!("{}.sig", manifest.receipt))
 }
 
-/// No path of the manifest may be the manifest itself: an output would replace it.
+/// No path of the manifest may be the manifest itself or its signature: an output would replace it.
 pub(super) fn check_own_name(manifest: &JobManifest, path: &Path) -> Result<()> {
     let own_name = path.file_name().and_then(|name| name.to_str());
-    match named_paths(manifest).find(|(_, relative)| Some(*relative) == own_name) {
+    let signature = own_name.map(|name| format!("{name}.sig"));
+    let taken = |relative: &str| Some(relative) == own_name || Some(relative) == signature.as_deref();
+    match named_paths(manifest).find(|(_, relative)| taken(relative)) {
         None => Ok(()),
-        Some((field, relative)) => {
-            Err(JobsError::PathTwice { field, path: relative.to_owned(), first: "the manifest itself".to_owned() })
-        }
+        Some((field, relative)) => Err(JobsError::PathTwice {
+            field,
+            path: relative.to_owned(),
+            first: "the manifest or its signature".to_owned(),
+        }),
     }
 }
 
@@ -75,7 +85,8 @@ fn check_batches(manifest: &JobManifest) -> Result<()> {
 
 /// Every path once and well formed. A path has one written form, so equal paths are equal texts.
 fn check_paths(manifest: &JobManifest) -> Result<()> {
-    let mut seen: BTreeMap<&str, String> = BTreeMap::new();
+    let signature = format!("{}.sig", manifest.receipt);
+    let mut seen: BTreeMap<&str, String> = BTreeMap::from([(signature.as_str(), "the receipt's signature".to_owned())]);
     for (field, relative) in named_paths(manifest) {
         paths::check_relative(relative)?;
         if let Some(first) = seen.get(relative) {
@@ -129,6 +140,15 @@ pub(crate) fn check_job_id(field: &str, job_id: &str) -> Result<()> {
         return Ok(());
     }
     Err(JobsError::field(field, format_args!("{job_id:?}"), "16 to 64 lower-case hex digits"))
+}
+
+/// 40 or 64 lower-case hex digits.
+pub(crate) fn check_commit(field: &str, commit: &str) -> Result<()> {
+    let is_hex = commit.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hex && matches!(commit.len(), 40 | 64) {
+        return Ok(());
+    }
+    Err(JobsError::field(field, format_args!("{commit:?}"), "40 or 64 lower-case hex digits"))
 }
 
 /// 1 to 128 of `A-Z a-z 0-9 . _ -`.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jobs::digest::{Digest, FileStamp};
-use jobs::manifest::{self, Batch, FileRef, InputRef, JobManifest, ModelRef};
+use jobs::manifest::{self, Batch, FileRef, InputRef, JobManifest, ModelRef, Terms};
 use jobs::receipt::{self, BatchReceipt, Cost, Outcome, Receipt, Timing};
 
 /// Slots of the sample's batches.
@@ -37,6 +37,12 @@ pub fn sample_manifest(occupancies: &[u32]) -> JobManifest {
         slots: SLOTS,
         receipt: "receipt.json".to_owned(),
         options: BTreeMap::from([("threads".to_owned(), "2".to_owned())]),
+        queue: Some(Terms {
+            idempotency_key: Some("night-1".to_owned()),
+            priority: Some(-3),
+            deadline: Some("2026-01-03T00:00:00Z".to_owned()),
+            memory_limit_bytes: Some(1 << 31),
+        }),
         model: ModelRef { name: "mnist".to_owned(), digest: Digest::of(b"model"), path: Some("model.nsm".to_owned()) },
         eval_key: FileRef { path: "eval.key".to_owned(), digest: Digest::of(b"eval key") },
         batches,
@@ -66,6 +72,8 @@ pub fn sample_receipt(manifest: &JobManifest) -> Receipt {
         images: manifest.images,
         slots: manifest.slots,
         code_version: "0.1.0".to_owned(),
+        code_commit: Some("c0".repeat(20)),
+        attempts: 1,
         isa: "avx512".to_owned(),
         threads: 2,
         batches: manifest.batches.iter().enumerate().map(finished).collect(),

@@ -7,7 +7,11 @@ use clap::builder::{PathBufValueParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{Global, TableOut, TrainArgs, WeightBits};
+use super::values::parse_time;
+use super::{
+    AuditArgs, ByteSize, FetchArgs, Global, Isa, OptionalSigning, SignArgs, SigningKeygenArgs, SubmitArgs, TableOut,
+    TrainArgs, VerifyArgs, WeightBits, WorkerKey,
+};
 
 /// Encrypted batch inference: one image a slot, one ciphertext a pixel
 #[derive(Parser, Debug)]
@@ -44,11 +48,30 @@ pub enum ClientCommand {
     #[command(after_help = "Example: nightshift encrypt --key KEYS/secret.key --model M.nsm \
                             --images t10k-images-idx3-ubyte.gz --out JOB/")]
     Encrypt(EncryptArgs),
+    /// Put a job folder into a queue: uploads what its store lacks, then enqueues it
+    #[command(after_help = "Example: nightshift submit JOB/ --queue spool:/srv/nightshift")]
+    Submit(SubmitArgs),
+    /// Bring a finished job's results and receipt back into its folder
+    #[command(after_help = "Example: nightshift fetch JOB/ --queue spool:/srv/nightshift && nightshift decrypt ..")]
+    Fetch(FetchArgs),
+    /// Check a finished job without its key: receipt, signatures, results
+    #[command(after_help = "Example: nightshift verify JOB/job.toml --worker-key WORKER.pub")]
+    Verify(VerifyArgs),
     /// Check a finished job and decrypt its labels
     #[command(
         after_help = "Example: nightshift decrypt --key KEYS/secret.key --job JOB/job.toml --out labels.csv --scores"
     )]
     Decrypt(DecryptArgs),
+    /// Run some of a job's images through exact activations as well; needs a build with the cargo feature `exact`
+    #[command(after_help = "Example: nightshift audit --key KEYS/secret.key --job JOB/job.toml --exact X.nsm \
+                            --sample 20 --sheet differing.png")]
+    Audit(AuditArgs),
+    /// Make a key to sign requests with
+    #[command(after_help = "Example: nightshift signing-keygen --out client-signing.key")]
+    SigningKeygen(SigningKeygenArgs),
+    /// Sign a job's manifest for a worker that demands it
+    #[command(after_help = "Example: nightshift sign JOB/job.toml --signing-key client-signing.key --valid-for 7d")]
+    Sign(SignArgs),
     /// Describe any file of Nightshift: kind, version, shape, digests
     #[command(after_help = "Example: nightshift inspect KEYS/eval.key")]
     Inspect(InspectArgs),
@@ -96,6 +119,12 @@ pub struct ImportArgs {
     /// Bits a weight: auto, or 4 to 16
     #[arg(long, value_name = "BITS", default_value = "auto")]
     pub bits: WeightBits,
+    /// Make tables for the exact engine, as networks with a ReLU always get
+    #[arg(long)]
+    pub tables: bool,
+    /// Bits of a table: 2^bits boxes over a neuron's range
+    #[arg(long, value_name = "BITS", default_value_t = 6, value_parser = clap::value_parser!(u8).range(4..=6))]
+    pub table_bits: u8,
 }
 
 /// Arguments of `evaluate`.
@@ -127,6 +156,12 @@ pub struct PlanArgs {
     /// Least precision of the scores, in bits, 2 to 30 [default: 10, as keys and jobs have it]
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(2..=30))]
     pub precision: Option<u8>,
+    /// Rates that nightshift-worker calibrate wrote [default: those in the user's cache]
+    #[arg(long, value_name = "FILE")]
+    pub rates: Option<PathBuf>,
+    /// Kernel that the worker would compute with
+    #[arg(long, value_enum, env = "NIGHTSHIFT_ISA", default_value_t)]
+    pub isa: Isa,
 }
 
 /// Arguments of `keygen`.
@@ -158,6 +193,24 @@ pub struct EncryptArgs {
     /// Encrypt only the first N images
     #[arg(long, value_name = "N")]
     pub limit: Option<NonZeroUsize>,
+    /// Whose job it is, where a worker serves several
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// In a queue: larger ones are claimed first, -1000 to 1000 [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i16).range(-1000..=1000))]
+    pub priority: Option<i16>,
+    /// In a queue: no batch is begun after this UTC time, such as 2026-01-31T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub deadline: Option<String>,
+    /// In a queue: jobs of a tenant with the same key are one job [default: the job's random id]
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Refuse to run the job where a batch takes more memory, such as 2GiB
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<ByteSize>,
+    /// Whether to sign the request.
+    #[command(flatten)]
+    pub signing: OptionalSigning,
 }
 
 /// Arguments of `decrypt`.
@@ -178,6 +231,9 @@ pub struct DecryptArgs {
     /// Decimal digits of the scores [default: what the plan's precision carries]
     #[arg(long, value_name = "N", requires = "scores", value_parser = clap::value_parser!(u8).range(0..=9))]
     pub digits: Option<u8>,
+    /// Whose signature is trusted.
+    #[command(flatten)]
+    pub worker_key: WorkerKey,
 }
 
 /// Arguments of `inspect`.

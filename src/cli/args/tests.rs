@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::CommandFactory;
 
@@ -51,6 +52,12 @@ fn bad_usage_is_64_and_help_is_0() {
         ("nightshift inspect", 64),
         ("nightshift inspect a b", 64),
         ("nightshift completions cmd.exe", 64),
+        ("nightshift submit --queue spool:q", 64),
+        ("nightshift submit JOB/", 64),
+        ("nightshift fetch JOB/", 64),
+        ("nightshift encrypt --key K --model M --images I --out J --priority 1001", 64),
+        ("nightshift encrypt --key K --model M --images I --out J --deadline tomorrow", 64),
+        ("nightshift submit --help", 0),
         ("nightshift model import --spec s --weights w --golden g --out o --bits 3", 64),
         ("nightshift model import --spec s --weights w --golden g --out o --bits 17", 64),
         ("nightshift model import --spec s --weights w --golden g --out o --labels l", 64),
@@ -68,6 +75,17 @@ fn bad_usage_is_64_and_help_is_0() {
         ("nightshift-worker run job.toml --memory-limit 2XB", 64),
         ("nightshift-worker run job.toml --key secret.key", 64),
         ("nightshift-worker decrypt", 64),
+        ("nightshift-worker work", 64),
+        ("nightshift-worker work --queue spool:q --once --drain", 64),
+        ("nightshift-worker work --queue spool:q --once --concurrency 2", 64),
+        ("nightshift-worker work --queue spool:q --concurrency 0", 64),
+        ("nightshift-worker work --queue spool:q --grace 0s", 64),
+        ("nightshift-worker work --queue spool:q --grace soon", 64),
+        ("nightshift-worker status --queue spool:q --state asleep", 64),
+        ("nightshift-worker cancel --queue spool:q", 64),
+        ("nightshift-worker requeue abc --queue spool:q", 64),
+        ("nightshift-worker doctor", 64),
+        ("nightshift-worker work --help", 0),
         ("nightshift-worker --help", 0),
         ("nightshift-worker -V", 0),
     ] {
@@ -156,6 +174,43 @@ fn run_takes_memory_and_kernel() {
     let WorkerCommand::Run(run) = worker(line).expect(line).command else { panic!("{line} is another command") };
     assert_eq!(run.memory_limit.map(ByteSize::bytes), Some(1_610_612_736));
     assert_eq!((run.isa, run.eval_key), (Isa::Avx512Ifma, Some(PathBuf::from("E"))));
+}
+
+#[test]
+fn work_has_defaults_and_takes_its_options() {
+    let line = "nightshift-worker work --queue spool:q";
+    let WorkerCommand::Work(work) = worker(line).expect(line).command else { panic!("{line} is another command") };
+    assert_eq!((work.once, work.drain, work.concurrency, work.grace), (false, false, 1, Duration::from_secs(30)));
+    assert_eq!((work.memory_limit, work.scratch, work.name, work.isa), (None, None, None, Isa::Auto));
+    let line = "nightshift-worker work --queue spool:q --drain --concurrency 8 --grace 2min --scratch /s --name w7";
+    let WorkerCommand::Work(work) = worker(line).expect(line).command else { panic!("{line} is another command") };
+    assert_eq!((work.queue.url.as_str(), work.drain, work.concurrency), ("spool:q", true, 8));
+    assert_eq!((work.grace, work.name.as_deref()), (Duration::from_secs(120), Some("w7")));
+    for (text, ms) in [("250ms", 250), ("5s", 5000), ("7", 7000), ("2m", 120_000), ("1h", 3_600_000)] {
+        assert_eq!(values::parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+    }
+    for text in ["", "s", "0", "0ms", "1.5s", "-1s", "1d", "99999999999999999999", "18446744073709551615h"] {
+        assert!(values::parse_duration(text).is_err(), "{text}");
+    }
+    let id = "0123456789abcdef0123456789abcdef";
+    let line = format!("nightshift-worker requeue {id} --queue spool:q");
+    let WorkerCommand::Requeue(jobs) = worker(&line).expect(&line).command else { panic!("{line} is another command") };
+    assert_eq!(jobs.jobs[0].to_string(), id);
+}
+
+#[test]
+fn encrypt_takes_what_a_queue_is_asked_for() {
+    let line = "nightshift encrypt --key K --model M --images I --out J --tenant t --priority -5 \
+                --deadline 2026-01-31T18:00:00Z --idempotency-key k --memory-limit 1GiB";
+    let ClientCommand::Encrypt(encrypt) = client(line).expect(line).command else {
+        panic!("{line} is another command")
+    };
+    assert_eq!((encrypt.tenant.as_deref(), encrypt.priority), (Some("t"), Some(-5)));
+    assert_eq!(
+        (encrypt.deadline.as_deref(), encrypt.idempotency_key.as_deref()),
+        (Some("2026-01-31T18:00:00Z"), Some("k"))
+    );
+    assert_eq!(encrypt.memory_limit.map(ByteSize::bytes), Some(1 << 30));
 }
 
 #[test]

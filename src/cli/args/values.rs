@@ -1,7 +1,8 @@
-//! Values that one argument carries: sizes in bytes, bits a weight, kernels, output tables. Parsed from text, checked.
+//! Values that one argument carries: sizes in bytes, times, bits a weight, kernels, output tables. Parsed from text, checked.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// What is wrong with the text of one value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +28,24 @@ pub enum ValueError {
     /// Bits that are neither `auto` nor 4 to 16.
     #[error("{found:?} bits a weight: expected auto or a whole number from 4 to 16")]
     Bits {
+        /// The text given.
+        found: String,
+    },
+    /// A moment spelt otherwise than manifests have it.
+    #[error("{found:?} is no time: expected UTC such as 2026-01-31T18:00:00Z")]
+    Time {
+        /// The text given.
+        found: String,
+    },
+    /// No whole number and unit, or zero.
+    #[error("{found:?} is no duration: expected a whole number and ms, s, min or h, such as 30s")]
+    Duration {
+        /// The text given.
+        found: String,
+    },
+    /// A time that is no whole number of seconds, minutes, hours or days.
+    #[error("{found:?} is not a time: expected a whole number and s, m, h or d, such as 12h or 7d, up to 365000d")]
+    Validity {
         /// The text given.
         found: String,
     },
@@ -180,5 +199,38 @@ impl TableOut {
     #[must_use]
     pub fn format(&self) -> TableFormat {
         self.format
+    }
+}
+
+/// A moment, kept as it was written: RFC 3339 in UTC with whole seconds.
+///
+/// # Errors
+/// [`ValueError::Time`] for every other spelling.
+pub(super) fn parse_time(text: &str) -> Result<String, ValueError> {
+    match jobs::time::parse(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(ValueError::Time { found: text.to_owned() }),
+    }
+}
+
+/// A duration, at least 1 ms. Text: a whole number and one of ms, s, min, h; a bare number is seconds.
+///
+/// # Errors
+/// [`ValueError::Duration`].
+pub(super) fn parse_duration(text: &str) -> Result<Duration, ValueError> {
+    let refused = || ValueError::Duration { found: text.to_owned() };
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| refused())?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "min" | "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(refused()),
+    };
+    match number.checked_mul(unit_ms) {
+        Some(ms @ 1..) => Ok(Duration::from_millis(ms)),
+        _ => Err(refused()),
     }
 }

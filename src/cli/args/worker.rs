@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::{ByteSize, Global, Isa};
+use super::{
+    ByteSize, DoctorArgs, Global, Isa, JobsArgs, MetricsArgs, SigningKeygenArgs, StatusArgs, TrustArgs, WorkArgs,
+};
 
 /// Run encrypted batches; holds no secret and learns nothing of the images
 #[derive(Parser, Debug)]
@@ -25,6 +27,35 @@ pub enum WorkerCommand {
     /// Run one job and leave; does nothing where the job is done
     #[command(after_help = "Example: nightshift-worker run JOB/job.toml --memory-limit 2GiB --json")]
     Run(RunArgs),
+    /// Measure this machine once, so that times are foretold well
+    #[command(after_help = "Example: nightshift-worker calibrate")]
+    Calibrate(CalibrateArgs),
+    /// Work on the batches of a queue, beside any number of other workers
+    #[command(
+        after_help = "Example: nightshift-worker work --queue spool:/srv/nightshift --concurrency 2 --scratch /var/cache/nightshift"
+    )]
+    Work(WorkArgs),
+    /// Show a queue: counts, jobs, how far they are
+    #[command(after_help = "Example: nightshift-worker status --queue spool:/srv/nightshift --state failed")]
+    Status(StatusArgs),
+    /// Cancel jobs that are not over; their workers stop at the next heartbeat
+    #[command(
+        after_help = "Example: nightshift-worker cancel 0123456789abcdef0123456789abcdef --queue spool:/srv/nightshift"
+    )]
+    Cancel(JobsArgs),
+    /// Put failed or cancelled jobs back; batches that are done stay done
+    #[command(
+        after_help = "Example: nightshift-worker requeue 0123456789abcdef0123456789abcdef --queue spool:/srv/nightshift"
+    )]
+    Requeue(JobsArgs),
+    /// Try what a queue and this machine must be able to do, and say what to do about what they cannot
+    #[command(
+        after_help = "Example: nightshift-worker doctor --queue s3://bucket/nightshift --scratch /var/cache/nightshift"
+    )]
+    Doctor(DoctorArgs),
+    /// Make a key to sign receipts with
+    #[command(after_help = "Example: nightshift-worker signing-keygen --out worker-signing.key")]
+    SigningKeygen(SigningKeygenArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example: nightshift-worker completions zsh > _nightshift-worker")]
     Completions {
@@ -51,4 +82,27 @@ pub struct RunArgs {
     /// Kernel to compute with
     #[arg(long, value_enum, env = "NIGHTSHIFT_ISA", default_value_t)]
     pub isa: Isa,
+    /// Rates that calibrate wrote, for the seconds foretold [default: those in the user's cache]
+    #[arg(long, value_name = "FILE")]
+    pub rates: Option<PathBuf>,
+    /// Signatures.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// Figures.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+}
+
+/// Arguments of `calibrate`.
+#[derive(Args, Debug)]
+pub struct CalibrateArgs {
+    /// File to write [default: nightshift/rates.json in the user's cache folder]
+    #[arg(long, value_name = "FILE")]
+    pub rates: Option<PathBuf>,
+    /// Measure this kernel only [default: all that this machine has]
+    #[arg(long, value_enum)]
+    pub isa: Option<Isa>,
+    /// Keep what inner loops take alone, without the correction by a whole run: a floor to hold runs against
+    #[arg(long)]
+    pub stand_alone: bool,
 }

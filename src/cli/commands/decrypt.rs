@@ -10,12 +10,12 @@ use std::time::Instant;
 use packing::{NpyContent, PackingError, Prediction, TextOptions, write_csv, write_json, write_npy};
 use serde_json::json;
 
-use super::{Context, Report};
+use super::{Context, Report, exact, verify};
 use crate::cli::args::{DecryptArgs, TableFormat};
 use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_duration, human_rate};
 use crate::client::{self, DecryptRequest};
-use crate::format::{FormatError, Kind, keys};
+use crate::format::{EngineKind, FormatError, Kind, keys};
 use crate::plan::Requirements;
 use crate::ring::kernels::Kernel;
 
@@ -31,11 +31,16 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
         let error = FormatError::Kind { found: kind.to_string(), expected: Kind::SecretKey.to_string() };
         return Err(error.in_file(&args.key).into());
     }
+    if jobs::manifest::load(&args.job)?.manifest().engine == EngineKind::Tfhe.name() {
+        return exact::decrypt(args, context);
+    }
+    let worker_keys = verify::worker_keys(&args.worker_key)?;
     context.progress.begin("decrypting", 0);
     let request = DecryptRequest {
         key_path: &args.key,
         job_path: &args.job,
         model_path: None,
+        worker_keys: worker_keys.as_ref(),
         threads: context.threads,
         kernel: Kernel::detect(),
         requirements: &Requirements::default(),
@@ -64,6 +69,8 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
         None => "none: no slot was free".to_owned(),
     };
     table.row(["known answers", &checked]);
+    table.row(["receipt's signature", &verify::told(&report.receipt_signed)]);
+    let (signature, signed_by) = verify::signed(&report.receipt_signed);
     table.row(["too close to tell", &format!("{close} image(s)")]);
     table.row(["time", &format!("{} ({})", human_duration(elapsed), human_rate(images, elapsed, "images"))]);
     Ok(Report {
@@ -82,13 +89,15 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
             "smallest_margin": report.shown_margin(),
             "too_close": report.too_close,
             "result_bytes": report.result_bytes,
+            "receipt_signature": signature,
+            "receipt_key": signed_by,
             "seconds": elapsed.as_secs_f64(),
         }),
     })
 }
 
 /// The table; `decimals` of the scores, or labels only.
-fn table_into(
+pub(super) fn table_into(
     out: &mut Vec<u8>,
     predictions: &[Prediction],
     format: TableFormat,

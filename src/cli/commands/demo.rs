@@ -14,7 +14,6 @@ use crate::cli::args::DemoArgs;
 use crate::cli::digits::{SIDE, render_digits};
 use crate::cli::error::CliError;
 use crate::cli::oracles;
-use crate::cli::time::rfc3339;
 use crate::client::{self, DecryptReport, DecryptRequest, EncryptReport, EncryptRequest, KeygenReport};
 use crate::format::ModelPackage;
 use crate::plan::{Plan, Requirements, scales};
@@ -136,7 +135,10 @@ pub(super) fn journey(
         kernel,
         limit: None,
         requirements: &requirements,
-        created: &rfc3339(SystemTime::now()),
+        created: &jobs::time::format(SystemTime::now()),
+        tenant: None,
+        queue: None,
+        signing: None,
     };
     let encrypted = client::encrypt(&encrypt, &|_| context.progress.advance(1))?;
     context.progress.end();
@@ -150,6 +152,7 @@ pub(super) fn journey(
         threads: context.threads.get(),
         memory_limit_bytes: None,
         kernel,
+        rates: None,
     };
     let ran = worker::run(&request, &run::observer(&*context.progress))?;
     context.progress.end();
@@ -160,6 +163,7 @@ pub(super) fn journey(
         key_path: &made.secret_key.path,
         job_path: &job_path,
         model_path: None,
+        worker_keys: None,
         threads: context.threads,
         kernel,
         requirements: &requirements,

@@ -2,16 +2,18 @@
 
 use std::time::{Instant, SystemTime};
 
+use jobs::SigningKey;
+use jobs::manifest::Terms;
 use packing::Split;
 use serde_json::json;
 
-use super::{Context, Report};
-use crate::cli::args::EncryptArgs;
+use super::{Context, Report, exact};
+use crate::cli::args::{ByteSize, EncryptArgs};
 use crate::cli::error::CliError;
+use crate::cli::figures::unix_secs;
 use crate::cli::images;
 use crate::cli::report::{Align, Table, human_bytes, human_duration, human_rate};
-use crate::cli::time::rfc3339;
-use crate::client::{self, EncryptRequest};
+use crate::client::{self, EncryptRequest, RequestSigning};
 use crate::format::ModelPackage;
 use crate::plan::{Requirements, scales};
 use crate::ring::kernels::Kernel;
@@ -21,11 +23,19 @@ use crate::ring::kernels::Kernel;
 /// # Errors
 /// Images of another shape, keys of another plan, a folder that is not empty or cannot be written.
 pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
+    if exact::serves(&args.model)? {
+        return exact::encrypt(args, context);
+    }
     let package = ModelPackage::open(&args.model)?;
     let limit = args.limit.map(usize::from);
     let set = images::load(&args.images, None, Split::Test, limit, &package.network.input)?;
     let start = Instant::now();
     let requirements = Requirements::default();
+    let terms = terms(args);
+    let now = SystemTime::now();
+    let signing_key = args.signing.signing_key.as_deref().map(SigningKey::load).transpose()?;
+    let valid_secs = args.signing.valid_for.map(|valid| valid.secs());
+    let expires_unix_secs = valid_secs.map(|secs| unix_secs(now).saturating_add(secs));
     let slots = scales::plan(&package.circuit, &requirements)?.slots();
     context.progress.begin("encrypting", (set.count.div_ceil(slots) * set.entries()) as u64);
     let request = EncryptRequest {
@@ -39,7 +49,10 @@ pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
         kernel: Kernel::detect(),
         limit: None,
         requirements: &requirements,
-        created: &rfc3339(SystemTime::now()),
+        created: &jobs::time::format(now),
+        tenant: args.tenant.as_deref(),
+        queue: Some(&terms),
+        signing: signing_key.as_ref().map(|key| RequestSigning { key, expires_unix_secs }),
     };
     // The number told is how many entries are done; each call tells of one more.
     let done = client::encrypt(&request, &|_| context.progress.advance(1))?;
@@ -55,6 +68,10 @@ pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
     table.row(["job", &manifest.display().to_string()]);
     table.row(["job id", &done.job_id]);
     table.row(["key id", &done.key_id]);
+    let signed_by = signing_key.map(|key| key.verifying_key().to_string());
+    if let Some(key) = &signed_by {
+        table.row(["signed by", key]);
+    }
     table.row(["images", &format!("{images} in {} batch(es) of {} slots", done.batches, done.slots)]);
     let each = human_bytes(done.upload_bytes / images.max(1));
     table.row(["upload", &format!("{}, {each} an image", human_bytes(done.upload_bytes))]);
@@ -68,6 +85,8 @@ pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
             "job_id": done.job_id,
             "key_id": done.key_id,
             "plan_id": done.plan_id,
+            "tenant": args.tenant,
+            "signed_by": signed_by,
             "images": images,
             "batches": done.batches,
             "slots": done.slots,
@@ -80,4 +99,14 @@ pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
             "seconds": elapsed.as_secs_f64(),
         }),
     })
+}
+
+/// What the command line asks of a queue; nothing where it is silent.
+fn terms(args: &EncryptArgs) -> Terms {
+    Terms {
+        idempotency_key: args.idempotency_key.clone(),
+        priority: args.priority,
+        deadline: args.deadline.clone(),
+        memory_limit_bytes: args.memory_limit.map(ByteSize::bytes),
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use packing::Split;
 use serde_json::json;
 
-use super::{Context, Report};
+use super::{Context, Report, exact};
 use crate::cli::args::EvaluateArgs;
 use crate::cli::error::CliError;
 use crate::cli::images;
@@ -18,6 +18,9 @@ use crate::format::ModelPackage;
 /// # Errors
 /// A package, images or labels that cannot be read or do not fit each other.
 pub fn run(args: &EvaluateArgs, context: &Context) -> Result<Report, CliError> {
+    if exact::serves(&args.model)? {
+        return exact::evaluate(args, context);
+    }
     let package = ModelPackage::open(&args.model)?;
     let (network, circuit) = (&package.network, &package.circuit);
     let set = images::load(&args.images, args.labels.as_deref(), Split::Test, None, &network.input)?;

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use jobs::manifest::{self, LoadedJob, MANIFEST_LIMIT_BYTES};
 use jobs::receipt::{Outcome, RECEIPT_LIMIT_BYTES, Receipt};
+use jobs::signing::{SCHEMA, Signature};
 use jobs::{ExitCode, FileRole, JobsError};
 use serde_json::{Map, Value, json};
 
@@ -17,7 +18,7 @@ use super::Report;
 use crate::cli::args::InspectArgs;
 use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
-use crate::format::{Container, Kind, ModelPackage, OpenLimits, VERSION};
+use crate::format::{Container, EngineKind, Kind, ModelPackage, OpenLimits, TablePackage, VERSION};
 use crate::net::Network;
 use crate::net::ranges::{RangeReport, ValueRange};
 
@@ -29,6 +30,7 @@ pub fn run(args: &InspectArgs) -> Result<Report, CliError> {
     let path = args.file.as_path();
     match document_schema(path)? {
         Some(schema) if schema.starts_with("nightshift.receipt/") => receipt(path),
+        Some(schema) if schema.starts_with("nightshift.signature/") => signature(path),
         Some(_) => job(path),
         None => container(path),
     }
@@ -116,8 +118,31 @@ fn container(path: &Path) -> Result<Report, CliError> {
     Ok(facts.report())
 }
 
+fn tables(path: &Path, facts: &mut Facts) -> Result<(), CliError> {
+    let TablePackage { network, circuit, provenance } = TablePackage::open(path)?;
+    facts.add("engines", vec!["tfhe"]);
+    facts.add("name", network.name.as_str());
+    facts.add("dataset", network.dataset.as_str());
+    facts.add("input_shape", network.input.shape.to_vec());
+    facts.add("layers", network.layers.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>());
+    let stages = circuit.stages.iter().map(|stage| stage.name.clone()).chain([circuit.logits.name.clone()]);
+    facts.add("stages", stages.collect::<Vec<_>>());
+    facts.add("table_bits", circuit.stages.iter().map(|stage| stage.bits).collect::<Vec<_>>());
+    facts.add("macs", circuit.macs());
+    facts.add("bootstraps", circuit.neurons());
+    for (key, value) in &provenance {
+        facts.table.row([&format!("provenance {key}"), value]);
+    }
+    facts.fields.insert("provenance".to_owned(), json!(provenance));
+    Ok(())
+}
+
 fn model(path: &Path, facts: &mut Facts) -> Result<(), CliError> {
+    if EngineKind::of_file(path, Some(Kind::Model))? == EngineKind::Tfhe {
+        return tables(path, facts);
+    }
     let package = ModelPackage::open(path)?;
+    facts.add("engines", vec!["ckks"]);
     facts.add("name", package.network.name.as_str());
     facts.add("dataset", package.network.dataset.as_str());
     facts.add("input_shape", package.network.input.shape.to_vec());
@@ -218,6 +243,18 @@ fn input(job: &LoadedJob, index: usize) -> Result<(), JobsError> {
     manifest::check_digest(FileRole::Input(index), &path, batch.input.digest)
 }
 
+/// Of the signature alone: whether it is its document's, `verify` and the worker say.
+fn signature(path: &Path) -> Result<Report, CliError> {
+    let signature = Signature::load(path)?;
+    let mut facts = Facts::new();
+    facts.add("kind", "signature");
+    facts.add("schema", SCHEMA);
+    facts.add("purpose", signature.purpose().to_string());
+    facts.add("key", signature.key().to_string());
+    facts.add("expires_unix_secs", signature.expires_unix_secs());
+    Ok(facts.report())
+}
+
 fn receipt(path: &Path) -> Result<Report, CliError> {
     let receipt = Receipt::load(path)?;
     let mut facts = Facts::new();
@@ -238,6 +275,10 @@ fn receipt(path: &Path) -> Result<Report, CliError> {
     facts.add("slots", receipt.slots);
     facts.add("batches", receipt.batches.len());
     facts.add("code_version", receipt.code_version.as_str());
+    if let Some(commit) = &receipt.code_commit {
+        facts.add("code_commit", commit.as_str());
+    }
+    facts.add("attempts", receipt.attempts);
     facts.add("isa", receipt.isa.as_str());
     facts.add("threads", receipt.threads);
     facts.add("elapsed_secs", receipt.measured.elapsed_secs);

@@ -1,8 +1,8 @@
-//! `keygen`: secret, public and evaluation key for a model.
+//! `keygen`: secret, public and evaluation key for a model; for one of the exact engine see `exact`.
 
 use serde_json::json;
 
-use super::{Context, Report};
+use super::{Context, Report, exact};
 use crate::cli::args::KeygenArgs;
 use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_bytes};
@@ -16,6 +16,9 @@ use crate::ring::kernels::Kernel;
 /// # Errors
 /// A package that cannot be read or planned; a folder that cannot be written or holds keys already.
 pub fn run(args: &KeygenArgs, context: &Context) -> Result<Report, CliError> {
+    if exact::serves(&args.model)? {
+        return exact::keygen(args, context);
+    }
     let package = ModelPackage::open(&args.model)?;
     context.progress.begin("making keys", 0);
     let made = client::keygen(&package, &Requirements::default(), &args.out, Kernel::detect())?;

@@ -10,7 +10,7 @@ use jobs::Digest;
 use packing::{Batches, Split};
 use serde_json::{Value, json};
 
-use super::{Context, Report};
+use super::{Context, Report, exact};
 use crate::cli::args::{ImportArgs, WeightBits};
 use crate::cli::error::CliError;
 use crate::cli::packaging::{CALIBRATION_IMAGES, canaries, integers, read_text, refuse_foreign, warn_of_lost_labels};
@@ -25,6 +25,8 @@ use crate::plan::{Requirements, scales};
 const SPEC_CAP_BYTES: u64 = 16 << 20;
 /// Most golden images held against.
 const GOLDEN_CAP_IMAGES: usize = 4096;
+/// Calibration images used for ranges of tables: a sum outside them wraps, so rare images count.
+const TABLE_CALIBRATION_IMAGES: usize = 60_000;
 /// Largest golden difference, relative to the largest golden logit.
 const GOLDEN_TOLERANCE: f64 = 1e-3;
 
@@ -44,7 +46,11 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
     context.progress.begin("golden outputs", 0);
     let golden_error = golden.check(&args.golden, &network)?;
 
-    let (calibration, truth) = calibration(args, &network, golden)?;
+    if args.tables || exact::is_needed(&network) {
+        let calibration = calibration(args, &network, golden, TABLE_CALIBRATION_IMAGES)?;
+        return exact::import(args, context, network, &calibration, origin(args, &spec, golden_error)?);
+    }
+    let (calibration, truth) = calibration(args, &network, golden, CALIBRATION_IMAGES)?;
     context.progress.begin("choosing integers", 0);
     let choice = integers(&network, &calibration, fixed_bits(args.bits).as_ref())?;
     let accuracy = truth.map(|truth| {
@@ -58,22 +64,14 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
     context.progress.end();
 
     let stage_bits = choice.stage_bits();
-    let mut provenance = BTreeMap::from([
-        ("command", "nightshift model import".to_owned()),
-        ("nightshift_version", env!("CARGO_PKG_VERSION").to_owned()),
+    let mut provenance = origin(args, &spec, golden_error)?;
+    for (key, value) in [
         ("calibration_images", calibration.images.to_string()),
-        ("calibration_source", if args.images.is_some() { "images" } else { "golden inputs" }.to_owned()),
         ("calibration_agreement", choice.agreement.to_string()),
         ("weight_bits", format!("{stage_bits:?}")),
-        ("golden_max_error", golden_error.to_string()),
-        ("spec_blake3", Digest::of(spec.as_bytes()).to_string()),
-        ("weights_blake3", jobs::digest::digest_file(&args.weights)?.to_string()),
-        ("golden_blake3", jobs::digest::digest_file(&args.golden)?.to_string()),
-    ]);
-    if let Some(stated) = stated_accuracy(&spec) {
-        provenance.insert("stated_accuracy_percent", stated);
+    ] {
+        provenance.insert(key.to_owned(), value);
     }
-    let provenance = provenance.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let lowering = Some(choice.lowering);
     let package = ModelPackage { network, circuit: choice.circuit, lowering, canaries, ranges: None, provenance };
     let model_id = package.write(&args.out)?;
@@ -119,6 +117,23 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
             "log_qp": log_qp,
         }),
     })
+}
+
+/// What the package says of where it came from, whatever becomes of the network.
+fn origin(args: &ImportArgs, spec: &str, golden_error: f64) -> Result<BTreeMap<String, String>, CliError> {
+    let mut provenance = BTreeMap::from([
+        ("command", "nightshift model import".to_owned()),
+        ("nightshift_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("calibration_source", if args.images.is_some() { "images" } else { "golden inputs" }.to_owned()),
+        ("golden_max_error", golden_error.to_string()),
+        ("spec_blake3", Digest::of(spec.as_bytes()).to_string()),
+        ("weights_blake3", jobs::digest::digest_file(&args.weights)?.to_string()),
+        ("golden_blake3", jobs::digest::digest_file(&args.golden)?.to_string()),
+    ]);
+    if let Some(stated) = stated_accuracy(spec) {
+        provenance.insert("stated_accuracy_percent", stated);
+    }
+    Ok(provenance.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 /// `None` where the fewest that do are to be found.
@@ -235,9 +250,10 @@ fn calibration(
     args: &ImportArgs,
     network: &Network,
     golden: Golden,
+    most_images: usize,
 ) -> Result<(Calibration, Option<Vec<u16>>), CliError> {
     let Some(path) = &args.images else { return Ok((golden.inputs, golden.labels)) };
-    let limit = Some(CALIBRATION_IMAGES);
+    let limit = Some(most_images);
     let set = images::load(path, args.labels.as_deref(), Split::Train, limit, &network.input)?;
     let normalisation = images::normalisation(&network.input)?;
     let batches = Batches::new(&set, &normalisation, set.count.next_power_of_two())?;

@@ -1,23 +1,23 @@
 //! `plan`: what a model leads to, before any key is made: ring, primes, precision, bytes of every file, memory, seconds.
 //!
-//! Bytes are payloads; a file's header and page alignment add a few thousand. Seconds are estimates from rates that are
-//! measured here and now.
+//! Bytes are payloads; a file's header and page alignment add a few thousand. Seconds are estimates from rates that
+//! `nightshift-worker calibrate` found, or else from a quick measurement.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::run::kernel;
 use super::{Context, Report};
 use crate::ckks::security;
 use crate::cli::args::PlanArgs;
 use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
-use crate::engine::rates;
 use crate::format::ModelPackage;
 use crate::plan::cost::{Cost, cost};
 use crate::plan::explain::explain;
-use crate::plan::{Plan, PlanError, Requirements, scales};
-use crate::ring::kernels::Kernel;
+use crate::plan::{Plan, Requirements, scales};
+use crate::worker::rates::{self, RatesSource};
 
 /// How many images are to be run, and what that makes.
 struct Load {
@@ -44,7 +44,10 @@ pub fn run(args: &PlanArgs, context: &Context) -> Result<Report, CliError> {
         requirements.promised_bits = f64::from(bits);
     }
     let plan = scales::plan(&package.circuit, &requirements)?;
-    let rates = rates::measure(Kernel::detect(), context.threads.get()).map_err(PlanError::Parameters)?;
+    let (rates, source) = rates::find(args.rates.as_deref(), kernel(args.isa)?, context.threads.get())?;
+    if let RatesSource::Ignored { path, reason } = source {
+        tracing::warn!("{}: {reason}; seconds rest on a quick measurement", path.display());
+    }
     let cost = cost(&package.circuit, &plan, &rates);
     let load = Load::new(args.batch.map_or(plan.slots(), usize::from), plan.slots());
     let text = if args.explain { explain(&plan, &cost) } else { table(&package, &plan, &cost, &load) };
@@ -126,6 +129,7 @@ fn object(package: &ModelPackage, plan: &Plan, cost: &Cost, load: &Load) -> Resu
                 "key_switches": cost.key_switches,
                 "transforms": cost.transforms,
                 "passes": cost.passes,
+                "seconds": cost.tiles_secs + cost.polynomials_secs,
             })
         })
         .collect();

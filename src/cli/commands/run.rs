@@ -1,31 +1,40 @@
 //! `nightshift-worker run`: one job, one shot. Holds no secret.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
+use jobs::trust::Ledger;
+use jobs::{SigningKey, TrustedKeys};
 use serde_json::json;
 
 use super::{Context, Report};
-use crate::cli::args::{ByteSize, Isa, RunArgs};
+use crate::cli::args::{ByteSize, Isa, RunArgs, TrustArgs};
 use crate::cli::error::CliError;
+use crate::cli::figures::{Figures, unix_secs};
 use crate::cli::progress::Progress;
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
 use crate::ring::kernels::Kernel;
-use crate::worker::{self, RunRequest, WorkerEvent};
+use crate::worker::{self, RunReport, RunRequest, Trust, WorkerEvent};
 
 /// Runs the job; does nothing where its receipt stands.
 ///
 /// # Errors
 /// A job whose parts do not fit together, that does not fit this machine, or whose files cannot be read or written.
 pub fn run(args: &RunArgs, context: &Context) -> Result<Report, CliError> {
+    let kernel = kernel(args.isa)?;
     let request = RunRequest {
         job_path: args.job.clone(),
         model: args.model.clone(),
         eval_key: args.eval_key.clone(),
         threads: context.threads.get(),
         memory_limit_bytes: args.memory_limit.map(ByteSize::bytes),
-        kernel: kernel(args.isa)?,
+        kernel,
+        rates: args.rates.clone(),
     };
-    let done = worker::run(&request, &observer(&*context.progress))?;
+    let mut figures = Figures::start(&args.metrics, kernel.name())?;
+    let outcome = run_trusted(&args.trust, &request, &*context.progress);
+    figures.job_ended(&request, outcome.as_ref().map_err(CliError::exit_code));
+    let done = outcome?;
     context.progress.end();
     let secs = std::time::Duration::try_from_secs_f64(done.elapsed_secs).unwrap_or_default();
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
@@ -55,7 +64,21 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Report, CliError> {
     })
 }
 
-fn kernel(isa: Isa) -> Result<Kernel, CliError> {
+/// Reads the keys that the options name, and runs.
+fn run_trusted(args: &TrustArgs, request: &RunRequest, progress: &dyn Progress) -> Result<RunReport, CliError> {
+    let signing = args.signing_key.as_deref().map(SigningKey::load).transpose()?;
+    let requests = args.require_signed_by.as_deref().map(TrustedKeys::load).transpose()?;
+    let ledger = args.ledger.as_deref().map(Ledger::open).transpose()?;
+    let trust = Trust {
+        requests: requests.as_ref(),
+        ledger: ledger.as_ref(),
+        signing: signing.as_ref(),
+        now_unix_secs: unix_secs(SystemTime::now()),
+    };
+    Ok(worker::run_trusted(request, &trust, &observer(progress))?)
+}
+
+pub(super) fn kernel(isa: Isa) -> Result<Kernel, CliError> {
     let name = match isa {
         Isa::Auto => return Ok(Kernel::detect()),
         Isa::Portable => "portable",

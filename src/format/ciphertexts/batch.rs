@@ -33,6 +33,35 @@ pub struct ExpectedBatch<'a> {
     pub entries: usize,
 }
 
+/// A batch's file, mapped: a container of the right kind, whose content nobody has looked at yet.
+#[derive(Debug)]
+pub struct MappedBatch {
+    container: Container,
+}
+
+impl MappedBatch {
+    /// Maps a batch and checks its header's form.
+    ///
+    /// # Errors
+    /// [`FormatError`] if it cannot be read or is no container of encrypted inputs.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let container = Container::open(path, Some(Kind::Ciphertexts), &OpenLimits::default());
+        Ok(Self { container: container.map_err(|error| error.in_file(path))? })
+    }
+
+    /// BLAKE3 of the whole file, hexadecimal, by all threads of the pool that the caller runs in.
+    #[must_use]
+    pub fn file_digest_in_parallel(&self) -> String {
+        self.container.file_digest_in_parallel()
+    }
+
+    /// The same by this thread, unless `stop` says so on the way.
+    #[must_use]
+    pub fn file_digest_unless(&self, stop: &dyn Fn() -> bool) -> Option<String> {
+        self.container.file_digest_unless(stop)
+    }
+}
+
 /// An open batch. Shared freely between threads.
 pub struct EncryptedBatch {
     container: Container,
@@ -58,12 +87,20 @@ impl EncryptedBatch {
     /// # Errors
     /// [`FormatError::Mismatch`] for another plan, key, job, parameters, root, number of entries, level or scale; the rest for damage.
     pub fn open(path: &Path, expected: &ExpectedBatch<'_>) -> Result<Self, FormatError> {
-        Self::open_unnamed(path, expected).map_err(|error| error.in_file(path))
+        Self::new(MappedBatch::open(path)?, expected)
     }
 
-    fn open_unnamed(path: &Path, expected: &ExpectedBatch<'_>) -> Result<Self, FormatError> {
+    /// Checks metadata and layout of a mapped batch.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn new(mapped: MappedBatch, expected: &ExpectedBatch<'_>) -> Result<Self, FormatError> {
+        let path = mapped.container.path().to_owned();
+        Self::new_unnamed(mapped.container, expected).map_err(|error| error.in_file(&path))
+    }
+
+    fn new_unnamed(container: Container, expected: &ExpectedBatch<'_>) -> Result<Self, FormatError> {
         let ExpectedBatch { context, input_scale, plan_id, key_id, job_id, entries } = *expected;
-        let container = Container::open(path, Some(Kind::Ciphertexts), &OpenLimits::default())?;
         let header = Header::read(&container, &Expected { plan_id, key_id: Some(key_id), context })?;
         container.expect_metadata("job_id", job_id)?;
         container.expect_metadata("form", "ntt")?;

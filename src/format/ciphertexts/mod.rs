@@ -9,7 +9,7 @@ mod place;
 mod results;
 mod writer;
 
-pub use batch::{EncryptedBatch, ExpectedBatch};
+pub use batch::{EncryptedBatch, ExpectedBatch, MappedBatch};
 pub use place::{BatchPlace, EncryptionKind};
 pub use results::{ExpectedResult, ResultBatch, ResultHeader, write_results};
 pub use writer::{BatchHeader, BatchWriter, Encryption};

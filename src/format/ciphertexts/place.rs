@@ -46,7 +46,7 @@ pub struct BatchPlace {
 
 impl BatchPlace {
     /// Adds the entries of this place; `slots` is N.
-    pub(super) fn add_metadata(
+    pub(in crate::format) fn add_metadata(
         &self,
         slots: usize,
         metadata: &mut BTreeMap<String, String>,
@@ -68,7 +68,7 @@ impl BatchPlace {
     }
 
     /// Reads and checks them; the file must have `slots` slots.
-    pub(super) fn read(container: &Container, slots: usize) -> Result<Self, FormatError> {
+    pub(in crate::format) fn read(container: &Container, slots: usize) -> Result<Self, FormatError> {
         same("slots", container.metadata("slots")?, slots)?;
         let text = container.metadata("canaries")?;
         if text.len() > CANARIES_CAP_BYTES {

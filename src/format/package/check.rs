@@ -57,9 +57,13 @@ pub(super) fn check_network(network: &Network) -> Result<(), FormatError> {
     })
 }
 
-/// A package holds what was lowered, and a ReLU cannot be.
-pub(super) fn no_circuit(name: &str) -> FormatError {
-    FormatError::invalid(format!("{name}: operation"), "relu", "one that has a circuit (only teachers have a relu)")
+/// A package with a circuit holds what was lowered, and a ReLU cannot be.
+pub(super) fn check_no_relu(network: &Network) -> Result<(), FormatError> {
+    let Some((index, layer)) = network.layers.iter().enumerate().find(|(_, layer)| matches!(layer.op, Op::Relu)) else {
+        return Ok(());
+    };
+    let expected = "one that has a circuit (a relu needs tables)";
+    Err(FormatError::invalid(format!("layer {index} ({}): operation", layer.name), "relu", expected))
 }
 
 fn check_op(name: &str, op: &Op, index: usize) -> Result<(), FormatError> {
@@ -94,8 +98,7 @@ fn check_op(name: &str, op: &Op, index: usize) -> Result<(), FormatError> {
             let lowest = var.iter().copied().fold(f32::INFINITY, f32::min);
             ensure(lowest >= 0.0, || format!("{name}: var"), lowest, "at least 0")
         }
-        Op::Flatten => Ok(()),
-        Op::Relu => Err(no_circuit(name)),
+        Op::Flatten | Op::Relu => Ok(()),
         Op::Poly2 { granularity, a, b, c } => {
             positive("coefficients", a.len())?;
             for (part, values) in [("a", a), ("b", b), ("c", c)] {

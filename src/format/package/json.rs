@@ -80,6 +80,8 @@ pub(super) enum OpJson {
     BatchNorm { channels: usize, eps: Exact },
     /// No tensors.
     Flatten,
+    /// No tensors; in packages with tables only.
+    Relu,
     /// a, b, c of `coefficients` each.
     Poly2 { granularity: GranularityJson, coefficients: usize },
     /// No tensors.

@@ -14,6 +14,7 @@ mod lowering;
 mod network;
 mod ranges;
 mod sections;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +24,7 @@ use crate::net::lowering::Lowering;
 use crate::net::network::Network;
 use crate::net::ranges::RangeReport;
 
-use check::{check_canaries, check_circuit, check_network};
+use check::{check_canaries, check_circuit, check_network, check_no_relu};
 use circuit::{decode_circuit, encode_circuit};
 use lowering::{decode_lowering, encode_lowering, lower_again};
 use network::{decode_network, encode_network};
@@ -34,6 +35,63 @@ use sections::{
 
 use super::{Container, ContainerWriter, FormatError, Kind, OpenLimits};
 
+pub use tables::TablePackage;
+
+/// Which engine serves a package, or made a file: the word in `nightshift.engine`, which the first engine's files lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Circuits of squares on slots.
+    Ckks,
+    /// Circuits of tables, image by image.
+    Tfhe,
+}
+
+impl EngineKind {
+    /// The word in files and manifests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ckks => "ckks",
+            Self::Tfhe => "tfhe",
+        }
+    }
+
+    /// The engine of an open file of any kind.
+    ///
+    /// # Errors
+    /// A word that is none of them.
+    pub fn of(container: &Container) -> Result<Self, FormatError> {
+        match container.metadata_opt(ENGINE) {
+            None => Ok(Self::Ckks),
+            Some("tfhe") => Ok(Self::Tfhe),
+            Some(other) => {
+                let error = FormatError::invalid(ENGINE, format!("{other:.40?}"), "tfhe, or no such entry");
+                Err(error.in_file(container.path()))
+            }
+        }
+    }
+
+    /// The engine of a file.
+    ///
+    /// # Errors
+    /// As [`Container::open`] and [`EngineKind::of`].
+    pub fn of_file(path: &Path, kind: Option<Kind>) -> Result<Self, FormatError> {
+        Self::of(&Container::open(path, kind, &OpenLimits::default())?)
+    }
+
+    /// Refuses, as a mismatch, a file of the other engine.
+    pub(in crate::format) fn expect(self, container: &Container) -> Result<(), FormatError> {
+        let found = Self::of(container)?;
+        if found == self {
+            return Ok(());
+        }
+        let (found, expected) = (found.name().to_owned(), self.name().to_owned());
+        Err(FormatError::Mismatch { what: ENGINE.to_owned(), found, expected }.in_file(container.path()))
+    }
+}
+
+/// Metadata key of the engine.
+pub(in crate::format) const ENGINE: &str = "engine";
 /// Longest package accepted.
 const FILE_CAP_BYTES: u64 = 1 << 32;
 /// Entry of provenance that tells the version which made a package.
@@ -92,6 +150,7 @@ impl ModelPackage {
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         let limits = OpenLimits { file_bytes: FILE_CAP_BYTES, ..OpenLimits::default() };
         let container = Container::open(path, Some(Kind::Model), &limits)?;
+        EngineKind::Ckks.expect(&container)?;
         container.verify()?;
         let package = Self::unpack(&container).map_err(|error| error.in_file(path))?;
         // Computed from what was understood, not from the bytes: so a model has one id however its JSON is spelled.
@@ -118,6 +177,7 @@ impl ModelPackage {
 
     fn check(&self) -> Result<(), FormatError> {
         check_network(&self.network)?;
+        check_no_relu(&self.network)?;
         check_circuit(&self.circuit)?;
         check_canaries(&self.canaries, &self.circuit)?;
         self.network.validate()?;
@@ -176,6 +236,7 @@ impl ModelPackage {
         let network = decode_network(&mut sections)?;
         // First of all, because lowering indexes by what the network says.
         check_network(&network)?;
+        check_no_relu(&network)?;
         let (lowering, circuit) = match decode_lowering(&mut sections, &network)? {
             Some((lowering, circuit)) => (Some(lowering), circuit),
             None => (None, decode_circuit(&mut sections)?),

@@ -2,7 +2,7 @@
 //!
 //! Not here: whether shapes and values make sense (see `check`).
 
-use super::check::{entries, no_circuit};
+use super::check::entries;
 use super::json::{Exact, InputJson, LayerJson, NetworkJson, OpJson};
 use super::sections::{Numbers, PackedSection, Sections, json, numbers};
 use crate::format::FormatError;
@@ -53,7 +53,7 @@ fn encode_op(layer: &Layer, put: &mut impl FnMut(&[f32])) -> Result<OpJson, Form
             [a, b, c].into_iter().for_each(|tensor| put(tensor));
             OpJson::Poly2 { granularity: (*granularity).into(), coefficients: a.len() }
         }
-        Op::Relu => return Err(no_circuit(&layer.name)),
+        Op::Relu => OpJson::Relu,
         Op::Add { with } => OpJson::Add { with: *with },
     })
 }
@@ -89,6 +89,7 @@ fn decode_op(name: &str, op: OpJson, tensors: &mut Numbers<'_, f32>) -> Result<O
             Op::BatchNorm { gamma: next()?, beta: next()?, mean: next()?, var: next()?, eps: eps.0 }
         }
         OpJson::Flatten => Op::Flatten,
+        OpJson::Relu => Op::Relu,
         OpJson::Poly2 { granularity, coefficients } => {
             let mut next = || tensors.take(coefficients);
             Op::Poly2 { granularity: granularity.into(), a: next()?, b: next()?, c: next()? }

@@ -3,6 +3,7 @@
 mod ciphertexts;
 mod compact;
 mod container;
+mod flips;
 mod hostile;
 mod keys;
 mod package;

@@ -1,7 +1,7 @@
 //! AVX2 and BMI2: the reference text, compiled with four-word vectors and flag-free multiplies.
 
 use super::block::{BlockOperands, PackedWords};
-use super::{ExtensionTarget, Modulus, ShoupFactor, ShoupTable, portable};
+use super::{Extending, Modulus, ShoupFactor, ShoupTable, portable};
 
 /// Exists only on a CPU with AVX2 and BMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ compiled!(square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3])
 compiled!(square_rows_into(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]));
 compiled!(words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]));
 compiled!(nonzero_assign(m: &Modulus, x: &mut [u64]));
-compiled!(quotients_into(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]));
-compiled!(extend_into(m: &Modulus, limbs: &[&[u64]], target: &ExtensionTarget, quotients: &[u64], out: &mut [u64]));
+compiled!(extend_twist_into(m: &Modulus, from: &Extending<'_>, w: ShoupFactor, t: &ShoupTable, out: &mut [u64]));
+compiled!(sum_products_into(
+    m: &Modulus, factors: &[&[u64]], keys: &[&[u64]], start: Option<(&[u64], ShoupFactor)>, out: &mut [u64]
+));
+compiled!(pack_into(width: usize, residues: &[u64], packed: &mut [u8]));
 compiled!(subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor));

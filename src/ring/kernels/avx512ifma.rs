@@ -37,8 +37,8 @@ macro_rules! entry {
 mod extend;
 mod words;
 
-pub(super) use extend::{extend_into, quotients_into, subtract_from_scaled_assign};
-pub(super) use words::words_mul_add;
+pub(super) use extend::{extend_twist_into, subtract_from_scaled_assign, sum_products_into};
+pub(super) use words::{multiplies_whole, words_mul_add};
 
 entry!(mul_into => mul(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]));
 entry!(mul_add_assign => mul_add(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]));
@@ -245,21 +245,48 @@ pub(super) fn unpack_into(_: Token, width: usize, packed: &[u8], out: &mut [u64]
     unsafe { unpack(width, packed, out) }
 }
 
+/// For each width, the byte of eight packed residues that goes to each byte of a vector of them.
+static SPREAD: [[u8; 64]; 9] = tables(true);
+/// For each width, the byte of a vector of eight residues that goes to each byte of them packed.
+static GATHERED: [[u8; 64]; 9] = tables(false);
+
+const fn tables(spread: bool) -> [[u8; 64]; 9] {
+    let mut tables = [[0; 64]; 9];
+    let mut width = 1;
+    while width <= 8 {
+        let mut residue = 0;
+        while residue < LANES {
+            let mut byte = 0;
+            while byte < width {
+                let (word, packed) = (residue * 8 + byte, residue * width + byte);
+                if spread {
+                    tables[width][word] = packed as u8;
+                } else {
+                    tables[width][packed] = word as u8;
+                }
+                byte += 1;
+            }
+            residue += 1;
+        }
+        width += 1;
+    }
+    tables
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_table(table: &[u8; 64]) -> __m512i {
+    // SAFETY: the table is 64 bytes; the load has no alignment requirement.
+    unsafe { _mm512_loadu_si512(table.as_ptr().cast()) }
+}
+
 /// Eight residues are `8 * width` bytes, at most one vector: a byte permutation spreads them to lanes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn unpack(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
     let group = LANES * width;
-    let mut spread = [0u8; 64];
-    let mut kept = 0u64;
-    for (byte, from) in spread.iter_mut().enumerate() {
-        let (lane, at) = (byte / 8, byte % 8);
-        if at < width {
-            *from = (lane * width + at) as u8;
-            kept |= 1 << byte;
-        }
-    }
-    // SAFETY: `spread` is 64 bytes; the load has no alignment requirement.
-    let spread = unsafe { _mm512_loadu_si512(spread.as_ptr().cast()) };
+    let spread = load_table(&SPREAD[width]);
+    // The low `width` bytes of every word.
+    let kept = 0x0101_0101_0101_0101 * (0xff >> (8 - width));
     let present = u64::MAX >> (64 - group);
     let mut largest = _mm512_setzero_si512();
     let even = out.len() / LANES * LANES;
@@ -271,6 +298,33 @@ fn unpack(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
         store(out, i, residues);
     }
     _mm512_reduce_max_epu64(largest).max(portable::unpack_into(width, &packed[even * width..], &mut out[even..]))
+}
+
+pub(super) fn pack_into(_: Token, width: usize, residues: &[u64], packed: &mut [u8]) {
+    // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
+    unsafe { pack(width, residues, packed) }
+}
+
+/// The reverse of [`unpack`]. Whole vectors are stored where they fit: what is too much is overwritten by the next one.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn pack(width: usize, residues: &[u64], packed: &mut [u8]) {
+    let group = LANES * width;
+    let gathered = load_table(&GATHERED[width]);
+    let present = u64::MAX >> (64 - group);
+    let even = residues.len() / LANES * LANES;
+    for i in (0..even).step_by(LANES) {
+        let rest: &mut [u8] = &mut packed[i * width..];
+        let together = _mm512_permutexvar_epi8(gathered, load(residues, i));
+        if let Some(vector) = rest.get_mut(..64) {
+            // SAFETY: the slice holds 64 bytes; the store has no alignment requirement.
+            unsafe { _mm512_storeu_si512(vector.as_mut_ptr().cast(), together) }
+        } else {
+            let bytes: &mut [u8] = &mut rest[..group];
+            // SAFETY: the mask selects the first `group` bytes, the length of `bytes`; masked-out bytes are not touched.
+            unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), present, together) };
+        }
+    }
+    portable::pack_into(width, &residues[even..], &mut packed[even * width..]);
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]

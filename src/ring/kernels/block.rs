@@ -83,6 +83,43 @@ impl BlockOperands<'_> {
     }
 }
 
+/// What a block product takes for one residue of each of its rows: counts that estimates of time multiply with measured speeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockWork {
+    /// Products of a weight and a whole residue.
+    pub word_products: u64,
+    /// Products of a weight and a residue in two halves.
+    pub half_products: u64,
+    /// Residues that words are reduced to.
+    pub word_outputs: u64,
+    /// Products of a byte of a weight and a byte of a residue, those that fill up a step included.
+    pub byte_products: u64,
+    /// Bytes that residues are split into.
+    pub split_bytes: u64,
+    /// Sums of bytes that are put together and reduced.
+    pub joined_bytes: u64,
+}
+
+impl BlockWork {
+    /// On a kernel, with the largest magnitude of a weight, modulo a prime of so many bits.
+    #[must_use]
+    pub fn new(kernel: Kernel, rows: usize, columns: usize, largest_weight: u16, modulus_bits: u32) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(work) = super::bytes::work(kernel, rows, columns, largest_weight, modulus_bits) {
+            return work;
+        }
+        let products = (rows * columns) as u64;
+        let largest_bits = u16::BITS - largest_weight.max(1).leading_zeros();
+        let whole = kernel.multiplies_whole(largest_bits, modulus_bits);
+        Self {
+            word_products: if whole { products } else { 0 },
+            half_products: if whole { 0 } else { products },
+            word_outputs: rows as u64,
+            ..Self::default()
+        }
+    }
+}
+
 /// Working memory of block products, reused by one thread.
 #[derive(Debug, Default)]
 pub struct BlockScratch {
@@ -166,8 +203,13 @@ impl PackedWords {
 
     /// Columns that may be accumulated before a reduction, inputs being at most 2^bits: their sum stays below 2^62 in magnitude.
     pub fn columns_per_reduction(&self, bits: u32) -> usize {
-        62u32.checked_sub(self.largest_bits + bits).map_or(0, |spare| 1 << spare)
+        columns_per_reduction(self.largest_bits, bits)
     }
+}
+
+/// See [`PackedWords::columns_per_reduction`].
+pub(super) fn columns_per_reduction(largest_bits: u32, bits: u32) -> usize {
+    62u32.checked_sub(largest_bits + bits).map_or(0, |spare| 1 << spare)
 }
 
 /// The weight behind a packed word.

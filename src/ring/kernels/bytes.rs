@@ -7,7 +7,7 @@
 //! `[quad][residue][4]`, a line a quad. Units are ordered `[strip][plane]`. *Sums* are `[group][unit][row of 16][residue]`, 32-bit.
 
 use super::avx512ifma::{self, LANES, Wide, load, load_start, store};
-use super::block::{BlockOperands, BlockScratch};
+use super::block::{BlockOperands, BlockScratch, BlockWork};
 use super::{Kernel, Modulus, Tier, amx, avx512vnni};
 use core::arch::x86_64::*;
 
@@ -98,14 +98,7 @@ impl Layout {
 impl PackedBytes {
     /// Packs weights if the kernel multiplies bytes, and does so faster than words.
     pub fn where_faster(kernel: Kernel, rows: usize, columns: usize, weights: &[i16]) -> Option<Self> {
-        let (wide, micro) = match kernel.0 {
-            Tier::Avx512Vnni(wide, token) => (wide, Micro::Vnni(token)),
-            Tier::Amx(wide, token) => (wide, Micro::Amx(token)),
-            _ => return None,
-        };
-        if columns > MOST_COLUMNS || !is_faster(micro, rows, columns) {
-            return None;
-        }
+        let (wide, micro) = micro_for(kernel, rows, columns)?;
         let layout = Layout::new(micro, rows, columns);
         let mut rest: Vec<i32> = weights.iter().map(|&w| i32::from(w)).collect();
         let mut digits = Vec::new();
@@ -149,6 +142,42 @@ impl PackedBytes {
             }
         }
     }
+}
+
+/// The micro-kernel of a kernel that multiplies bytes, where it is the faster way for a block of this shape.
+fn micro_for(kernel: Kernel, rows: usize, columns: usize) -> Option<(avx512ifma::Token, Micro)> {
+    let (wide, micro) = match kernel.0 {
+        Tier::Avx512Vnni(wide, token) => (wide, Micro::Vnni(token)),
+        Tier::Amx(wide, token) => (wide, Micro::Amx(token)),
+        _ => return None,
+    };
+    (columns <= MOST_COLUMNS && is_faster(micro, rows, columns)).then_some((wide, micro))
+}
+
+/// See [`BlockWork::new`]; `None` where the block is multiplied as words.
+pub(super) fn work(
+    kernel: Kernel,
+    rows: usize,
+    columns: usize,
+    largest_weight: u16,
+    modulus_bits: u32,
+) -> Option<BlockWork> {
+    let (_, micro) = micro_for(kernel, rows, columns)?;
+    let layout = Layout::new(micro, rows, columns);
+    let planes = u64::from(modulus_bits.div_ceil(8));
+    // Signed digits: one reaches 127, two 127 * 256 + 127.
+    let digits = match largest_weight {
+        0..=127 => 1,
+        128..=32_639 => 2,
+        _ => 3,
+    };
+    let padded = (layout.groups * layout.group_rows * layout.steps * layout.step_columns) as u64;
+    Some(BlockWork {
+        byte_products: digits * planes * padded,
+        split_bytes: planes * columns as u64,
+        joined_bytes: digits * planes * rows as u64,
+        ..BlockWork::default()
+    })
 }
 
 /// Compares what 16 residues of every row cost as bytes (products, splitting the inputs, reducing the outputs) and as words: cycles as measured
@@ -300,10 +329,13 @@ impl Epilogue<'_> {
                         break;
                     }
                     let plane = |p: usize| load_sums(&sums[p * SUM_LINES + row], half);
+                    // A loop: a closure given to `fold` would be compiled without the features.
                     let join = |planes: core::ops::Range<usize>| {
-                        planes.rev().fold(_mm512_setzero_si512(), |sum, p| {
-                            _mm512_add_epi64(_mm512_slli_epi64::<8>(sum), plane(p))
-                        })
+                        let mut sum = _mm512_setzero_si512();
+                        for p in planes.rev() {
+                            sum = _mm512_add_epi64(_mm512_slli_epi64::<8>(sum), plane(p));
+                        }
+                        sum
                     };
                     let mut residues = if ONE_WORD {
                         reduce(join(0..P))

@@ -20,7 +20,7 @@ mod block;
 mod bytes;
 mod portable;
 
-pub use block::{BlockOperands, BlockScratch, PackedBlock, Start};
+pub use block::{BlockOperands, BlockScratch, BlockWork, PackedBlock, Start};
 
 use super::modulus::{Modulus, ShoupFactor};
 
@@ -56,6 +56,17 @@ pub struct ExtensionTarget {
     pub cofactors: Vec<ShoupFactor>,
     /// `-v B` modulo the target, for a quotient v of at most 15.
     pub overshoot: [u64; 16],
+}
+
+/// What a base extension reads: digits of a few source primes, and constants of them and of one target.
+#[derive(Clone, Copy, Debug)]
+pub struct Extending<'a> {
+    /// Prepared limbs, below 2^52.
+    pub limbs: &'a [&'a [u64]],
+    /// One over each source prime.
+    pub reciprocals: &'a [f64],
+    /// Constants of the target.
+    pub target: &'a ExtensionTarget,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,26 +211,51 @@ impl Kernel {
         dispatch!(self, nonzero_assign(m, x));
     }
 
-    /// `out[i] = floor(1/2 + sum_j limbs[j][i] reciprocals[j])`, products and sums rounded one by one from the first on; `limbs` below 2^52.
-    pub fn quotients_into(&self, limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]) {
-        dispatch!(self, quotients_into(limbs, reciprocals, out));
-    }
-
-    /// `out[i] = sum_j limbs[j][i] cofactors[j] + overshoot[quotients[i]]`; `limbs` below 2^52, `quotients` below 16.
-    pub fn extend_into(
+    /// Extends and then does as [`Self::fold_twist_assign`]: with `v = floor(1/2 + sum_j limbs[j][i] reciprocals[j])`, products and sums rounded
+    /// one by one from the first on, `x[i] = sum_j limbs[j][i] cofactors[j] + overshoot[v]`; `v` below 16.
+    pub fn extend_twist_into(
         &self,
         m: &Modulus,
-        limbs: &[&[u64]],
-        target: &ExtensionTarget,
-        quotients: &[u64],
+        from: &Extending<'_>,
+        w: ShoupFactor,
+        t: &ShoupTable,
         out: &mut [u64],
     ) {
-        dispatch!(self, extend_into(m, limbs, target, quotients, out));
+        dispatch!(self, extend_twist_into(m, from, w, t, out));
+    }
+
+    /// `out[i] = sum_j factors[j][i] keys[j][i]`, plus `x[i] * w` of `start`.
+    pub fn sum_products_into(
+        &self,
+        m: &Modulus,
+        factors: &[&[u64]],
+        keys: &[&[u64]],
+        start: Option<(&[u64], ShoupFactor)>,
+        out: &mut [u64],
+    ) {
+        dispatch!(self, sum_products_into(m, factors, keys, start, out));
+    }
+
+    /// `packed` is `out.len()` residues of `width` bytes each, low byte first, for a width of 5 to 7: the reverse of [`Self::unpack_into`]. Residues are
+    /// below `2^(8 width)`.
+    pub fn pack_into(&self, width: usize, residues: &[u64], packed: &mut [u8]) {
+        dispatch!(self, pack_into(width, residues, packed));
     }
 
     /// `x[i] = (from[i] - x[i]) * w`.
     pub fn subtract_from_scaled_assign(&self, m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor) {
         dispatch!(self, subtract_from_scaled_assign(m, x, from, w));
+    }
+
+    /// Whether products of weights and residues of so many bits are summed whole, or as two halves.
+    fn multiplies_whole(&self, weight_bits: u32, modulus_bits: u32) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Ifma(_) | Tier::Avx512Vnni(..) | Tier::Amx(..) => {
+                avx512ifma::multiplies_whole(weight_bits, modulus_bits)
+            }
+            _ => portable::multiplies_whole(weight_bits, modulus_bits),
+        }
     }
 
     /// [`PackedBlock::mul_add_into`] on words.

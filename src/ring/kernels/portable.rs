@@ -2,8 +2,8 @@
 //!
 //! Inlined, so that a wider tier can compile the same text with its own instructions.
 
-use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, weight};
-use super::{ExtensionTarget, Modulus, ShoupFactor, ShoupTable};
+use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, columns_per_reduction, weight};
+use super::{Extending, Modulus, ShoupFactor, ShoupTable};
 
 #[inline(always)]
 pub(super) fn mul_into(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
@@ -124,37 +124,74 @@ pub(super) fn nonzero_assign(m: &Modulus, x: &mut [u64]) {
     }
 }
 
+/// One residue of a base extension.
 #[inline(always)]
-pub(super) fn quotients_into(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64]) {
-    quotients_range(limbs, reciprocals, out, 0..out.len());
+fn extended(m: &Modulus, from: &Extending<'_>, i: usize) -> u64 {
+    let &Extending { limbs, reciprocals, target } = from;
+    let sum = limbs.iter().zip(reciprocals).fold(0.0, |sum, (limb, r)| sum + limb[i] as f64 * r);
+    let overshoot = target.overshoot[(sum + 0.5) as usize];
+    limbs.iter().zip(&target.cofactors).fold(overshoot, |sum, (limb, &w)| m.add(sum, m.mul_shoup(limb[i], w)))
 }
 
 #[inline(always)]
-pub(super) fn quotients_range(limbs: &[&[u64]], reciprocals: &[f64], out: &mut [u64], range: core::ops::Range<usize>) {
-    for i in range {
-        let sum = limbs.iter().zip(reciprocals).fold(0.0, |sum, (limb, r)| sum + limb[i] as f64 * r);
-        out[i] = (sum + 0.5) as u64;
+pub(super) fn extend_twist_into(m: &Modulus, from: &Extending<'_>, w: ShoupFactor, t: &ShoupTable, out: &mut [u64]) {
+    extend_twist_range(m, from, w, t, out, 0..out.len() / 2 + 1);
+}
+
+/// Coefficient 0 and pairs (j, N - j) for j in the range, which lies in `0..=N/2`.
+#[inline(always)]
+pub(super) fn extend_twist_range(
+    m: &Modulus,
+    from: &Extending<'_>,
+    w: ShoupFactor,
+    t: &ShoupTable,
+    out: &mut [u64],
+    range: core::ops::Range<usize>,
+) {
+    let n = out.len();
+    for j in range {
+        if j == 0 {
+            out[0] = m.mul_shoup(extended(m, from, 0), t.get(0));
+            continue;
+        }
+        let (front, back) = (extended(m, from, j), extended(m, from, n - j));
+        out[j] = m.mul_shoup(front + m.mul_shoup(back, w), t.get(j));
+        out[n - j] = m.mul_shoup(back + m.mul_shoup(front, w), t.get(n - j));
     }
 }
 
 #[inline(always)]
-pub(super) fn extend_into(m: &Modulus, limbs: &[&[u64]], target: &ExtensionTarget, quotients: &[u64], out: &mut [u64]) {
-    extend_range(m, limbs, target, quotients, out, 0..out.len());
+pub(super) fn sum_products_into(
+    m: &Modulus,
+    factors: &[&[u64]],
+    keys: &[&[u64]],
+    start: Option<(&[u64], ShoupFactor)>,
+    out: &mut [u64],
+) {
+    sum_products_range(m, factors, keys, start, out, 0..out.len());
 }
 
 #[inline(always)]
-pub(super) fn extend_range(
+pub(super) fn sum_products_range(
     m: &Modulus,
-    limbs: &[&[u64]],
-    target: &ExtensionTarget,
-    quotients: &[u64],
+    factors: &[&[u64]],
+    keys: &[&[u64]],
+    start: Option<(&[u64], ShoupFactor)>,
     out: &mut [u64],
     range: core::ops::Range<usize>,
 ) {
     for i in range {
-        let overshoot = target.overshoot[quotients[i] as usize];
-        out[i] =
-            limbs.iter().zip(&target.cofactors).fold(overshoot, |sum, (limb, &w)| m.add(sum, m.mul_shoup(limb[i], w)));
+        // Products are below 2^100: thousands of them fit.
+        let first = start.map_or(0, |(x, w)| u128::from(x[i]) * u128::from(w.value));
+        let sum = factors.iter().zip(keys).fold(first, |sum, (f, k)| sum + u128::from(f[i]) * u128::from(k[i]));
+        out[i] = m.reduce_u128(sum);
+    }
+}
+
+#[inline(always)]
+pub(super) fn pack_into(width: usize, residues: &[u64], packed: &mut [u8]) {
+    for (bytes, residue) in packed.chunks_exact_mut(width).zip(residues) {
+        bytes.copy_from_slice(&residue.to_le_bytes()[..width]);
     }
 }
 
@@ -169,10 +206,8 @@ pub(super) fn subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u6
 /// their halves are summed apart.
 #[inline(always)]
 pub(super) fn words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
-    /// With fewer columns to a reduction than this, halves are cheaper.
-    const FEWEST_COLUMNS: usize = 16;
     let step = block.columns_per_reduction(m.bits());
-    if step >= FEWEST_COLUMNS {
+    if multiplies_whole(block.largest_bits, m.bits()) {
         let reduce = |sums: &[i64; LANES], lane: usize| m.reduce(lift(m, sums[lane]));
         chunks_mul_add(m, block, operands, step, out, |sums, weight, x| *sums += weight * x as i64, reduce);
     } else {
@@ -188,6 +223,13 @@ pub(super) fn words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOp
         };
         chunks_mul_add(m, block, operands, block.columns_per_reduction(HALF_BITS), out, accumulate, reduce);
     }
+}
+
+/// See [`super::Kernel::multiplies_whole`].
+pub(super) fn multiplies_whole(weight_bits: u32, modulus_bits: u32) -> bool {
+    /// With fewer columns to a reduction than this, halves are cheaper.
+    const FEWEST_COLUMNS: usize = 16;
+    columns_per_reduction(weight_bits, modulus_bits) >= FEWEST_COLUMNS
 }
 
 /// Residues of a row that are summed together.

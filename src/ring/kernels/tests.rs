@@ -100,6 +100,9 @@ fn wide_words_and_packed_bytes_are_read_exactly() {
                     assert_eq!(found, bytes.fold(0, |x, &b| x << 8 | u64::from(b)), "{} width {width}", kernel.name());
                 }
                 assert_eq!(Some(&largest), out.iter().max(), "{} width {width}", kernel.name());
+                let mut again = vec![0; packed.len()];
+                kernel.pack_into(width, &out, &mut again);
+                assert_eq!(again, packed, "{} width {width}", kernel.name());
             }
         }
     }
@@ -127,6 +130,71 @@ fn twists_equal_their_definition() {
                     assert_eq!(unfolded[j], m.add(y[j], m.mul(w, y[n - j])), "{} unfold {j}", kernel.name());
                 }
             }
+        }
+    }
+}
+
+/// Sums of products for a key switch of few and of many digits, the largest there are among them.
+#[test]
+fn sums_of_products_are_exact() {
+    let mut words = Words(7);
+    for kernel in Kernel::present() {
+        for m in edge_primes() {
+            let q = m.value();
+            for (digits, len, largest) in [(1, 67, false), (3, 64, false), (15, 16, true), (60, 24, true)] {
+                let mut draw = || if largest { vec![q - 1; len] } else { words.residues(q, len) };
+                let factors: Vec<Vec<u64>> = (0..digits).map(|_| draw()).collect();
+                let keys: Vec<Vec<u64>> = (0..digits).map(|_| draw()).collect();
+                let x = draw();
+                let factor = m.shoup(x[1]);
+                let views = |list: &[Vec<u64>]| -> Vec<u64> { list.concat() };
+                let (flat_factors, flat_keys) = (views(&factors), views(&keys));
+                let (f, k): (Vec<&[u64]>, Vec<&[u64]>) =
+                    (flat_factors.chunks_exact(len).collect(), flat_keys.chunks_exact(len).collect());
+                for start in [None, Some((&x[..], factor))] {
+                    let mut out = vec![0; len];
+                    kernel.sum_products_into(&m, &f, &k, start, &mut out);
+                    for (i, &found) in out.iter().enumerate() {
+                        let sum: i128 = f.iter().zip(&k).map(|(f, k)| big(f[i]) * big(k[i])).sum();
+                        let first = if start.is_some() { big(x[i]) * big(factor.value) } else { 0 };
+                        assert_eq!(big(found), (sum + first) % big(q), "{} {digits} digits mod {q}", kernel.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A base extension with its twist is the extension, residue by residue, and then the twist.
+#[test]
+fn twisted_extensions_equal_their_definition() {
+    let mut words = Words(8);
+    let list = edge_primes();
+    for kernel in Kernel::present() {
+        for (sources, m) in list.iter().enumerate().map(|(i, m)| (1 + i % 4, m)) {
+            let (q, n) = (m.value(), 64);
+            let from: Vec<Modulus> = list.iter().copied().filter(|p| p != m).take(sources).collect();
+            let limbs: Vec<Vec<u64>> = from.iter().map(|p| words.residues(p.value(), n)).collect();
+            let views: Vec<&[u64]> = limbs.iter().map(Vec::as_slice).collect();
+            let reciprocals: Vec<f64> = from.iter().map(|p| 1.0 / p.value() as f64).collect();
+            let target = ExtensionTarget {
+                cofactors: words.residues(q, sources).into_iter().map(|w| m.shoup(w)).collect(),
+                overshoot: std::array::from_fn(|_| words.next() % q),
+            };
+            let (w, t) = (m.shoup(words.next() % q), ShoupTable::new(m, words.residues(q, n).into_iter()));
+            let mut expected: Vec<u64> = (0..n)
+                .map(|i| {
+                    let v = limbs.iter().zip(&reciprocals).fold(0.0, |sum, (limb, r)| sum + limb[i] as f64 * r) + 0.5;
+                    let sum: i128 =
+                        limbs.iter().zip(&target.cofactors).map(|(limb, w)| big(limb[i]) * big(w.value)).sum();
+                    ((sum + big(target.overshoot[v as usize])) % big(q)) as u64
+                })
+                .collect();
+            Kernel::portable().fold_twist_assign(m, &mut expected, w, &t);
+            let mut out = vec![0; n];
+            let extending = Extending { limbs: &views, reciprocals: &reciprocals, target: &target };
+            kernel.extend_twist_into(m, &extending, w, &t, &mut out);
+            assert_eq!(out, expected, "{} from {sources} primes mod {q}", kernel.name());
         }
     }
 }

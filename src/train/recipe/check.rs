@@ -43,6 +43,7 @@ impl Recipe {
         within("train.label_smoothing", train.label_smoothing, 0.0, 0.9)?;
         within("train.range_penalty", train.range_penalty, 0.0, 1e3)?;
         within("train.range_limit", train.range_limit, 0.1, 1e3)?;
+        within("train.range_images", train.range_images as f64, 1.0, 65_536.0)?;
         within("train.blend", train.blend, 0.0, 0.95)?;
         within("train.average", train.average, 0.0, 0.99999)?;
         within("activation.least_a", self.activation.least_a, 0.0, 1.0)?;

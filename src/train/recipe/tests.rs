@@ -66,6 +66,7 @@ clip = 1.0
 label_smoothing = 0.125
 range_penalty = 0.5
 range_limit = 6.0
+range_images = 5
 blend = 0.25
 average = 0.75
 

@@ -151,6 +151,7 @@ fn integers_replace_the_forward_direction_and_let_gradients_through() {
         label_smoothing: 0.0,
         range_penalty: 0.0,
         range_limit: 4.0,
+        range_images: 16,
         temperature: 1.0,
         alpha: 0.0,
         features: 0.0,

@@ -20,6 +20,7 @@ const CROSS_ENTROPY: LossWeights = LossWeights {
     label_smoothing: 0.0,
     range_penalty: 0.0,
     range_limit: 4.0,
+    range_images: 16,
     temperature: 1.0,
     alpha: 0.0,
     features: 0.0,

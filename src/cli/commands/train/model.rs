@@ -19,15 +19,14 @@ use crate::cli::observe;
 use crate::cli::oracles::{self, same, share};
 use crate::cli::packaging::{canaries, integers, read_text, refuse_foreign, warn_of_lost_labels};
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
-use crate::cli::time::rfc3339;
-use crate::engine::rates;
 use crate::format::ModelPackage;
 use crate::net::LowerOptions;
 use crate::net::calibration::Ranges;
 use crate::plan::cost::cost;
-use crate::plan::{Plan, PlanError, Requirements, scales};
+use crate::plan::{Plan, Requirements, scales};
 use crate::ring::kernels::Kernel;
 use crate::train::{self, Recipe, RunOptions, TrainError, Trained, TrainingData};
+use crate::worker::rates;
 
 /// Longest recipe read.
 const RECIPE_CAP_BYTES: u64 = 1 << 20;
@@ -146,7 +145,7 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
         _ => None,
     };
 
-    let rates = rates::measure(Kernel::detect(), context.threads.get()).map_err(PlanError::Parameters)?;
+    let (rates, _) = rates::find(None, Kernel::detect(), context.threads.get())?;
     let batch_secs = cost(&packed.package.circuit, &packed.plan, &rates).batch_secs;
     let images_per_second = packed.plan.slots() as f64 / batch_secs;
     let card = Card {
@@ -156,7 +155,7 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
         curve: &file_name(&outputs.curve),
         recipe: &prepared.recipe,
         recipe_text: &prepared.recipe_text,
-        created: &rfc3339(SystemTime::now()),
+        created: &jobs::time::format(SystemTime::now()),
         training_images: prepared.data.set.count,
         drawn_images: prepared.recipe.data.rendered_digits,
         class_names: prepared.data.set.class_names.as_deref(),

@@ -6,9 +6,14 @@ use core::arch::x86_64::*;
 
 entry!(words_mul_add => words_mul(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]));
 
+/// See [`super::super::Kernel::multiplies_whole`].
+pub(in crate::ring::kernels) fn multiplies_whole(weight_bits: u32, modulus_bits: u32) -> bool {
+    weight_bits + modulus_bits <= 52
+}
+
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 fn words_mul(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
-    let low_half_suffices = block.largest_bits + m.bits() <= 52;
+    let low_half_suffices = multiplies_whole(block.largest_bits, m.bits());
     for first in (0..block.rows).step_by(GROUP_ROWS) {
         let words = &block.words[first * block.columns..];
         let rows = &operands.rows[first..block.rows.min(first + GROUP_ROWS)];

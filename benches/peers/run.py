@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""The reference network here and in what a user would pick instead from PyPI, side by side in one call, as ratios.
+
+  benches/peers/run.py [--fraction 8] [--python python3.10] [--rounds 1]
+
+Makes a virtual environment (openfhe and tenseal; openfhe's wheel imports only under CPython 3.10), draws the network's weights and images, and
+runs, on one thread each and one after the other in rounds: the worker on a full batch of the model of this shape that comes with the program,
+file to file; OpenFHE and TenSEAL as a competent user writes them (lazy rescale, 4096 images a batch, server side, inputs in memory). Peers compute
+a fraction of the outputs and are extrapolated: 1/8 by default. Prints seconds and milliseconds an image of each, and how many times ours.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+BIN = os.path.join(ROOT, "target", "release")
+SERVER = re.compile(r"SERVER total .*?([0-9.]+) ms wall/image")
+
+
+def run(*words, **more):
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout[-3000:]}")
+    return done.stdout
+
+
+def ours(work):
+    """Milliseconds an image of the whole process, the second of two runs."""
+    model = os.path.join(ROOT, "models", "mnist-cryptonets.nsm")
+    client = os.path.join(BIN, "nightshift")
+    job = os.path.join(work, "demo", "job")
+    if not os.path.isdir(job):
+        run(client, "demo", "--model", model, "--images", "8192", "--workdir", os.path.join(work, "demo"), "--quiet")
+    for _ in range(2):
+        receipt = os.path.join(job, "receipt.json")
+        if os.path.exists(receipt):
+            os.remove(receipt)
+        start = time.perf_counter()
+        run(os.path.join(BIN, "nightshift-worker"), "run", os.path.join(job, "job.toml"), "--threads", "1", "--quiet")
+        secs = time.perf_counter() - start
+    return 1e3 * secs / 8192
+
+
+def peer(python, script, *words):
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    found = SERVER.findall(run(python, os.path.join(HERE, script), *words, cwd=HERE, env=environment))
+    if not found:
+        sys.exit(f"{script}: no server total in its output")
+    return float(found[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fraction", type=int, default=8, help="peers compute one part in so many")
+    parser.add_argument("--python", default="python3.10")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--venv", help="environment to use or make (default: a temporary one)")
+    parser.add_argument("--json", help="write the figures here")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nightshift-peers-") as work:
+        venv = args.venv or os.path.join(work, "venv")
+        python = os.path.join(venv, "bin", "python")
+        if not os.path.exists(python):
+            run(args.python, "-m", "venv", venv)
+            run(python, "-m", "pip", "install", "--quiet", "numpy", "openfhe", "tenseal")
+        network = os.path.join(work, "ref.npz")
+        run(python, os.path.join(HERE, "refnet.py"), "random", network)
+        part = max(1, args.fraction)
+        neurons = str(max(1, 100 // part))
+        figures = {"nightshift": [], "OpenFHE": [], "TenSEAL": []}
+        for _ in range(args.rounds):
+            figures["nightshift"].append(ours(work))
+            figures["OpenFHE"].append(peer(python, "openfhe_ref.py", "ref", network, "lazy8", str(max(1, 845 // part)), neurons))
+            figures["TenSEAL"].append(peer(python, "tenseal_ref.py", "sealapi", network, str(max(1, 169 // part)), neurons))
+        best = {name: min(values) for name, values in figures.items()}
+        for name, value in best.items():
+            print(f"{name:<12}{value:10.4f} ms an image{value / best['nightshift']:10.1f} times ours")
+        if args.json:
+            with open(args.json, "w") as out:
+                json.dump({"ms_per_image": figures, "ratios": {n: v / best["nightshift"] for n, v in best.items()}}, out, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+//! See `nightshift::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    nightshift::fuzz::run("http_request", data);
+});

@@ -1,0 +1,69 @@
+//! `evaluate` of a model with tables: the network as trained, the tables, and what noise will do to them.
+
+use std::time::Instant;
+
+use packing::Split;
+use serde_json::json;
+
+use crate::cli::args::EvaluateArgs;
+use crate::cli::commands::{Context, Report};
+use crate::cli::error::CliError;
+use crate::cli::oracles::{max_difference, same, share};
+use crate::cli::report::{Align, Table, human_duration, human_rate, percent};
+use crate::cli::{images, tables};
+use crate::format::TablePackage;
+
+/// Runs both oracles over the images (the test split of a data set's folder) and counts.
+///
+/// # Errors
+/// A package, images or labels that cannot be read or do not fit each other.
+pub(in crate::cli::commands) fn evaluate(args: &EvaluateArgs, context: &Context) -> Result<Report, CliError> {
+    let package = TablePackage::open(&args.model)?;
+    let set = images::load(&args.images, args.labels.as_deref(), Split::Test, None, &package.network.input)?;
+    let Some(truth) = &set.labels else { return Err(CliError::NoLabels { path: args.images.clone() }) };
+    let start = Instant::now();
+    context.progress.begin("evaluating", set.count as u64);
+    let readings = tables::read(&package, &set, context.threads.get(), &|images| context.progress.advance(images))?;
+    context.progress.end();
+    let elapsed = start.elapsed();
+    let float: Vec<u16> = readings.iter().map(tables::Reading::float_label).collect();
+    let integer: Vec<u16> = readings.iter().map(tables::Reading::integer_label).collect();
+    let (right_float, right_integer, agree) = (same(&float, truth), same(&integer, truth), same(&float, &integer));
+    let difference = readings.iter().fold(0.0, |most: f64, read| most.max(max_difference(&read.float, &read.integer)));
+    let outside = readings.iter().filter(|read| !read.inside).count() as u64;
+    let unsure = readings.iter().filter(|read| read.unsure).count() as u64;
+    let moved = readings.iter().map(|read| read.moved).sum::<f64>() / set.count as f64;
+    let count = set.count as u64;
+
+    let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
+    table.row(["model", &package.network.name]);
+    table.row(["images", &count.to_string()]);
+    table.row(["accuracy, floats", &percent(right_float, count)]);
+    table.row(["accuracy, tables", &percent(right_integer, count)]);
+    table.row(["same label", &percent(agree, count)]);
+    table.row(["largest logit difference", &format!("{difference:.4}")]);
+    table.row(["outside the tables' ranges", &format!("{outside} image(s)")]);
+    if cfg!(feature = "exact") {
+        let neurons = package.circuit.neurons();
+        table.row(["tables moved by noise", &format!("{moved:.1} of {neurons} an image, by one box")]);
+        table.row(["labels that noise may change", &format!("{unsure} image(s) with a margin within 4 deviations")]);
+    }
+    table.row(["time", &format!("{} ({})", human_duration(elapsed), human_rate(count, elapsed, "images"))]);
+    Ok(Report {
+        text: table.to_string(),
+        json: json!({
+            "model": package.network.name,
+            "model_id": package.model_id()?,
+            "engine": "tfhe",
+            "images": set.count,
+            "accuracy_float": share(right_float, set.count),
+            "accuracy_integer": share(right_integer, set.count),
+            "agreement": share(agree, set.count),
+            "max_logit_difference": difference,
+            "outside_ranges": outside,
+            "moved_tables": cfg!(feature = "exact").then_some(moved),
+            "unsure_labels": cfg!(feature = "exact").then_some(unsure),
+            "seconds": elapsed.as_secs_f64(),
+        }),
+    })
+}

@@ -1,0 +1,105 @@
+//! Decryption for the exact engine: manifest, receipt and digests first, then whose the results are, then the secret key.
+
+use std::path::Path;
+
+use jobs::{Receipt, manifest};
+use packing::Prediction;
+
+use super::{ExactSetup, batch_shape};
+use crate::client::ClientError;
+use crate::exact::{Noise, PARAMETERS};
+use crate::format::TablePackage;
+use crate::format::lwe::{self, ExpectedLweResult};
+
+/// Two logits closer than so many of their noise's standard deviations are too close to tell.
+const CLOSE_DEVIATIONS: f64 = 4.0;
+
+/// What decryption gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExactDecrypted {
+    /// One per image, in the images' order.
+    pub predictions: Vec<Prediction>,
+    /// Job decrypted.
+    pub job_id: String,
+    /// Key used.
+    pub key_id: String,
+    /// Plan of the results.
+    pub plan_id: String,
+    /// Batches.
+    pub batches: usize,
+    /// Standard deviation of a score's noise, of the worst class; rounding at tables comes on top.
+    pub score_deviation: f64,
+    /// Images whose two largest scores are closer than their noise tells apart.
+    pub too_close: Vec<usize>,
+    /// Bytes of all results together.
+    pub result_bytes: u64,
+}
+
+/// Decrypts a finished job; `progress` is called once for each image.
+///
+/// # Errors
+/// As [`decrypt`](crate::client::decrypt()).
+pub fn decrypt(
+    key_path: &Path,
+    job_path: &Path,
+    model_path: Option<&Path>,
+    progress: &dyn Fn(),
+) -> Result<ExactDecrypted, ClientError> {
+    let job = manifest::load(job_path)?;
+    let receipt = Receipt::load(&job.receipt_path()?)?;
+    receipt.verify(&job)?;
+    let model = TablePackage::open(&job.verify_model(model_path)?)?;
+    let setup = ExactSetup::new(&model)?;
+    let manifest = job.manifest();
+    if manifest.plan_id != setup.plan_id {
+        return Err(ClientError::mismatch("plan_id of the job", &manifest.plan_id, &setup.plan_id));
+    }
+    let key = setup.read_secret(key_path, Some(&manifest.key_id))?;
+    let circuit = &model.circuit;
+    let shape = batch_shape(circuit, manifest.slots as usize);
+    let noise = Noise::of(circuit);
+    let worst = noise.logits.iter().fold(0.0, |most: f64, deviation| most.max(*deviation));
+    let mut predictions = Vec::with_capacity(manifest.images as usize);
+    let mut too_close = Vec::new();
+    for (index, batch) in receipt.batches.iter().enumerate() {
+        let input_digest = batch.input.to_string();
+        let result = ExpectedLweResult {
+            job_id: &manifest.job_id,
+            index,
+            first_image: batch.first_image,
+            occupancy: batch.occupancy as usize,
+            input_digest: &input_digest,
+        };
+        let path = jobs::paths::resolve_input(job.root(), &batch.output)?;
+        let results = lwe::read_results(&path, &setup.expected(Some(&manifest.key_id)), &result, &shape)?;
+        for results in results.chunks_exact(circuit.classes() * PARAMETERS.result_len()) {
+            let sums = key.decrypt(circuit, results)?;
+            let prediction = Prediction::new(predictions.len(), circuit.scores(&sums))?;
+            if margin(&sums) <= CLOSE_DEVIATIONS * std::f64::consts::SQRT_2 * worst {
+                too_close.push(prediction.index);
+            }
+            predictions.push(prediction);
+            progress();
+        }
+    }
+    Ok(ExactDecrypted {
+        predictions,
+        job_id: manifest.job_id.clone(),
+        key_id: manifest.key_id.clone(),
+        plan_id: manifest.plan_id.clone(),
+        batches: receipt.batches.len(),
+        score_deviation: worst * circuit.logits.unit,
+        too_close,
+        result_bytes: receipt.batches.iter().map(|batch| batch.output_stamp.bytes).sum(),
+    })
+}
+
+/// Between the two largest; infinite for a single class.
+fn margin(sums: &[i64]) -> f64 {
+    let mut sorted = sums.to_vec();
+    sorted.sort_unstable_by(|left, right| right.cmp(left));
+    match sorted.as_slice() {
+        [first, second, ..] => (first - second) as f64,
+        _ => f64::INFINITY,
+    }
+}

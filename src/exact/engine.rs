@@ -1,0 +1,266 @@
+//! Runs a table circuit on encrypted images, one image at a time, its neurons in parallel. Holds no secret.
+//!
+//! Ciphertexts over the big key are `[N + 1]` numbers of 64 bits, mask first, body last. The bytes of an image stay in their ring
+//! ciphertexts; a row of the first map reads each coefficient it needs where it stands. A neuron is: sum, switch to the small
+//! key, centred switch to the modulus 2N, blind rotation of its table, extraction of coefficient 0.
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tfhe::core_crypto::prelude::{
+    ComputationBuffers, DefaultRandomGenerator, Fft, GlweCiphertextOwned, LweCiphertext, LweCiphertextOwned,
+    MonomialDegree, SeededGlweCiphertext, blind_rotate_assign_mem_optimized,
+    blind_rotate_assign_mem_optimized_requirement, decompress_seeded_glwe_ciphertext,
+    extract_lwe_sample_from_glwe_ciphertext, keyswitch_lwe_ciphertext, lwe_ciphertext_centered_binary_modulus_switch,
+};
+
+use super::ExactError;
+use super::error::same_size;
+use super::keys::{EvaluationKey, MaskSeed, ServerKey, compression_seed};
+use super::noise::Noise;
+use super::parameters::{BODY_BYTES, LweParameters, PARAMETERS, RESULT_BYTES};
+use crate::net::TableCircuit;
+use crate::net::tables::Rows;
+
+const BODY_SHIFT: u32 = 64 - 8 * BODY_BYTES as u32;
+const RESULT_SHIFT: u32 = 64 - 8 * RESULT_BYTES as u32;
+
+/// A circuit, a key and threads.
+pub struct Engine {
+    circuit: TableCircuit,
+    /// log2 of what 1 is on the torus, for each map.
+    units: Vec<u32>,
+    key: ServerKey,
+    fft: Fft,
+    pool: ThreadPool,
+}
+
+/// One thread's working memory.
+struct Scratch {
+    buffers: ComputationBuffers,
+    small: LweCiphertextOwned<u64>,
+    table: GlweCiphertextOwned<u64>,
+}
+
+/// What a map reads.
+enum Inputs<'a> {
+    /// Masks, and bodies, of the ring ciphertexts that an image is in; the image's entries lie N in each.
+    Image { masks: &'a [Vec<u64>], bodies: &'a [u32] },
+    /// Ciphertexts of values, `[value][N + 1]`.
+    Values(&'a [Vec<u64>]),
+}
+
+impl Engine {
+    /// Prepares key and threads: about a second, and 130 MB while it lasts, half of it after.
+    ///
+    /// # Errors
+    /// A circuit that is not sound, or whose tables the ring cannot tell apart, or whose later stages would drown in noise
+    /// (named); a key of another size; no threads.
+    pub fn new(circuit: TableCircuit, key: &EvaluationKey, threads: usize) -> Result<Self, ExactError> {
+        circuit.validate()?;
+        Noise::of(&circuit).check(&circuit)?;
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|thread| format!("exact {thread}"))
+            .build()
+            .map_err(|error| ExactError::Threads { threads, reason: error.to_string() })?;
+        let fft = Fft::new(PARAMETERS.degree());
+        Ok(Self { units: circuit.log2_units(), circuit, key: ServerKey::new(key)?, fft, pool })
+    }
+
+    /// The circuit.
+    #[must_use]
+    pub fn circuit(&self) -> &TableCircuit {
+        &self.circuit
+    }
+
+    /// Runs `work` on the engine's threads.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(work)
+    }
+
+    /// Seconds that an image should take, from a few neurons' bootstraps on each thread, done here.
+    #[must_use]
+    pub fn image_secs(&self) -> f64 {
+        const EACH: usize = 8;
+        let threads = self.pool.current_num_threads();
+        let (degree, unit) = (PARAMETERS.polynomial_size, self.units.last().copied().unwrap_or(0));
+        // The time does not depend on what is in a ciphertext.
+        let sum: Vec<u64> = (0..=degree as u64).map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let table = [1_i16, 2, 3, 4];
+        let run = |count: usize| {
+            self.pool.install(|| {
+                (0..count * threads)
+                    .into_par_iter()
+                    .for_each_init(|| self.scratch(), |scratch, _| drop(self.look_up(&sum, &table, unit, scratch)));
+            });
+        };
+        run(1);
+        let since = Instant::now();
+        run(EACH);
+        let each_secs = since.elapsed().as_secs_f64() / (EACH * threads) as f64;
+        each_secs * self.circuit.neurons() as f64
+    }
+
+    /// Results of an image, `[class][n + 1]`; `done` is called, from several threads, for each neuron.
+    ///
+    /// # Errors
+    /// [`ExactError::Size`] for another number of seeds or bodies than an image has.
+    pub fn run(&self, seeds: &[MaskSeed], bodies: &[u32], done: &(dyn Fn() + Sync)) -> Result<Vec<u16>, ExactError> {
+        let values = self.hidden(seeds, bodies, done)?;
+        self.pool.install(|| Ok(self.results(&values)))
+    }
+
+    /// What an image is, before any map, and after all hidden ones.
+    fn hidden(&self, seeds: &[MaskSeed], bodies: &[u32], done: &(dyn Fn() + Sync)) -> Result<Hidden, ExactError> {
+        same_size("bodies of an image", bodies.len(), self.circuit.inputs())?;
+        same_size("seeds of an image", seeds.len(), bodies.len().div_ceil(PARAMETERS.polynomial_size))?;
+        let masks: Vec<Vec<u64>> = seeds.iter().map(expand_mask).collect();
+        let mut values = Vec::new();
+        for (stage, units) in self.circuit.stages.iter().zip(self.units.windows(2)) {
+            let inputs = if values.is_empty() { image(&masks, bodies) } else { Inputs::Values(&values) };
+            let [read, given] = [units[0], units[1]];
+            let next = self.pool.install(|| {
+                (0..stage.rows.len())
+                    .into_par_iter()
+                    .map_init(
+                        || self.scratch(),
+                        |scratch, row| {
+                            let sum = sum_row(&stage.rows, row, read, &inputs);
+                            let value = self.look_up(&sum, stage.table(row), given, scratch);
+                            done();
+                            value
+                        },
+                    )
+                    .collect()
+            });
+            values = next;
+        }
+        Ok(Hidden { masks, bodies: bodies.to_vec(), values })
+    }
+
+    /// The last map's sums under the small key, rounded.
+    fn results(&self, hidden: &Hidden) -> Vec<u16> {
+        let rows = &self.circuit.logits.rows;
+        let unit = self.units.last().copied().unwrap_or(0);
+        let inputs = if self.circuit.stages.is_empty() {
+            image(&hidden.masks, &hidden.bodies)
+        } else {
+            Inputs::Values(&hidden.values)
+        };
+        let class = |row: usize| {
+            let p: &LweParameters = &PARAMETERS;
+            let sum = LweCiphertext::from_container(sum_row(rows, row, unit, &inputs), p.modulus());
+            let mut small = LweCiphertext::new(0, p.small().to_lwe_size(), p.modulus());
+            keyswitch_lwe_ciphertext(&self.key.keyswitch, &sum, &mut small);
+            let half = 1_u64 << (RESULT_SHIFT - 1);
+            small.as_ref().iter().map(|number| (number.wrapping_add(half) >> RESULT_SHIFT) as u16).collect::<Vec<_>>()
+        };
+        let classes: Vec<Vec<u16>> = (0..rows.len()).into_par_iter().map(class).collect();
+        classes.concat()
+    }
+
+    fn scratch(&self) -> Scratch {
+        let p: &LweParameters = &PARAMETERS;
+        let mut buffers = ComputationBuffers::new();
+        let needed = blind_rotate_assign_mem_optimized_requirement::<u64>(
+            p.ring().to_glwe_size(),
+            p.degree(),
+            self.fft.as_view(),
+        );
+        buffers.resize(needed.unaligned_bytes_required());
+        Scratch {
+            buffers,
+            small: LweCiphertext::new(0, p.small().to_lwe_size(), p.modulus()),
+            table: GlweCiphertextOwned::new(0, p.ring().to_glwe_size(), p.degree(), p.modulus()),
+        }
+    }
+
+    /// One programmable bootstrap: `table[floor(sum)]` in units of 2^`unit`.
+    fn look_up(&self, sum: &[u64], table: &[i16], unit: u32, scratch: &mut Scratch) -> Vec<u64> {
+        let p: &LweParameters = &PARAMETERS;
+        let sum = LweCiphertext::from_container(sum, p.modulus());
+        keyswitch_lwe_ciphertext(&self.key.keyswitch, &sum, &mut scratch.small);
+        // The centred switch maps [k, k + 1) of 2N to k, so that a box is its coefficients and nothing is shifted by half.
+        let switched = lwe_ciphertext_centered_binary_modulus_switch::<u64, usize, _>(
+            scratch.small.as_view(),
+            p.rotation_modulus(),
+        );
+        let (mask, body) = scratch.table.as_mut().split_at_mut(p.polynomial_size);
+        mask.fill(0);
+        let width = (p.polynomial_size / table.len().max(1)).max(1);
+        for (coefficients, &value) in body.chunks_mut(width).zip(table) {
+            coefficients.fill((i64::from(value) as u64) << unit);
+        }
+        blind_rotate_assign_mem_optimized(
+            &switched,
+            &mut scratch.table,
+            &self.key.bootstrap,
+            self.fft.as_view(),
+            scratch.buffers.stack(),
+        );
+        let mut value = LweCiphertext::new(0, p.big().to_lwe_size(), p.modulus());
+        extract_lwe_sample_from_glwe_ciphertext(&scratch.table, &mut value, MonomialDegree(0));
+        value.into_container()
+    }
+
+    /// Values of the last hidden stage, for the tests that look inside.
+    #[cfg(test)]
+    pub(super) fn hidden_values(&self, seeds: &[MaskSeed], bodies: &[u32]) -> Vec<Vec<u64>> {
+        self.hidden(seeds, bodies, &|| {}).unwrap().values
+    }
+}
+
+/// An image and what its hidden stages gave.
+struct Hidden {
+    masks: Vec<Vec<u64>>,
+    bodies: Vec<u32>,
+    values: Vec<Vec<u64>>,
+}
+
+fn image<'a>(masks: &'a [Vec<u64>], bodies: &'a [u32]) -> Inputs<'a> {
+    Inputs::Image { masks, bodies }
+}
+
+/// The mask of a seeded ring ciphertext.
+fn expand_mask(seed: &MaskSeed) -> Vec<u64> {
+    let p: &LweParameters = &PARAMETERS;
+    let size = p.ring().to_glwe_size();
+    let body = vec![0_u64; p.polynomial_size];
+    let seeded = SeededGlweCiphertext::from_container(body, size, compression_seed(seed), p.modulus());
+    let mut expanded = GlweCiphertextOwned::new(0, size, p.degree(), p.modulus());
+    decompress_seeded_glwe_ciphertext::<u64, _, _, DefaultRandomGenerator>(&mut expanded, &seeded);
+    expanded.get_mask().as_ref().to_vec()
+}
+
+/// One row's sum, `[N + 1]`, with 1 at 2^`unit` as in what it reads.
+fn sum_row(rows: &Rows, row: usize, unit: u32, inputs: &Inputs<'_>) -> Vec<u64> {
+    let degree = PARAMETERS.polynomial_size;
+    let mut sum = vec![0_u64; degree + 1];
+    for (column, weight) in rows.row(row) {
+        let weight = weight as u64;
+        match inputs {
+            Inputs::Values(values) => {
+                for (sum, &value) in sum.iter_mut().zip(&values[column]) {
+                    *sum = sum.wrapping_add(weight.wrapping_mul(value));
+                }
+            }
+            Inputs::Image { masks, bodies } => {
+                // Coefficient c of a s is sum over j of a[c - j] s[j], with -a[N + c - j] where j is above c.
+                let (mask, coefficient) = (&masks[column / degree], column % degree);
+                let (low, rest) = sum.split_at_mut(coefficient + 1);
+                for (sum, &number) in low.iter_mut().zip(mask[..=coefficient].iter().rev()) {
+                    *sum = sum.wrapping_add(weight.wrapping_mul(number));
+                }
+                for (sum, &number) in rest.iter_mut().zip(mask[coefficient + 1..].iter().rev()) {
+                    *sum = sum.wrapping_sub(weight.wrapping_mul(number));
+                }
+                let body = u64::from(bodies[column]) << BODY_SHIFT;
+                sum[degree] = sum[degree].wrapping_add(weight.wrapping_mul(body));
+            }
+        }
+    }
+    sum[degree] = sum[degree].wrapping_add((rows.bias[row] as u64) << unit);
+    sum
+}

@@ -1,0 +1,146 @@
+//! One batch of a job, alone: encrypted images in, encrypted logits out, and what a receipt says of it. The same bytes
+//! whoever runs it, in whatever order, and whichever other batches run beside it.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use jobs::digest::stamp_file;
+use jobs::receipt::BatchReceipt;
+use jobs::{Digest, FileRole, JobsError, manifest};
+
+use super::WorkerError;
+use super::ahead::Ahead;
+use super::clock::Clock;
+use super::prepared::Prepared;
+use crate::engine::{Event, Inputs};
+use crate::format::FormatError;
+use crate::format::ciphertexts::{BatchPlace, EncryptedBatch, ExpectedBatch, write_results};
+
+/// Which batch, and its two files.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchWork<'a> {
+    /// The job.
+    pub job_id: &'a str,
+    /// Number of the batch in the manifest.
+    pub index: usize,
+    /// What the manifest says of it.
+    pub batch: &'a manifest::Batch,
+    /// Encrypted images.
+    pub input_path: &'a Path,
+    /// Where the encrypted logits go.
+    pub output_path: &'a Path,
+}
+
+impl Inputs for EncryptedBatch {
+    fn load_into(
+        &self,
+        component: usize,
+        limb: usize,
+        entry: usize,
+        first: usize,
+        out: &mut [u64],
+    ) -> Result<(), FormatError> {
+        Self::load_into(self, component, limb, entry, first, out)
+    }
+
+    fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
+        Self::prefetch(self, limb, entry, first, count);
+    }
+}
+
+impl Prepared {
+    /// Checks one batch's file, evaluates it and writes its results, whole or not at all. `advance` is told how many of
+    /// the batch's [`ciphertexts`](Self::ciphertexts) are done.
+    ///
+    /// # Errors
+    /// A file that is not the one the manifest speaks of; [`WorkerError::Engine`], stopped among them when `stop` is set.
+    pub fn run_batch(
+        &self,
+        work: &BatchWork<'_>,
+        stop: &AtomicBool,
+        advance: &(dyn Fn(usize) + Sync),
+    ) -> Result<BatchReceipt, WorkerError> {
+        self.run_batch_ahead(work, Ahead::Waiting(work.input_path.to_owned()), &mut || (), stop, advance)
+    }
+
+    /// As [`run_batch`](Self::run_batch), with a file that is on its way; calls `taken` when it has arrived.
+    pub(super) fn run_batch_ahead(
+        &self,
+        work: &BatchWork<'_>,
+        on_its_way: Ahead<'_>,
+        taken: &mut dyn FnMut(),
+        stop: &AtomicBool,
+        advance: &(dyn Fn(usize) + Sync),
+    ) -> Result<BatchReceipt, WorkerError> {
+        let BatchWork { index, batch, .. } = *work;
+        let clock = Clock::default();
+        clock.begin("check input");
+        let expected = ExpectedBatch {
+            context: self.engine.context(),
+            input_scale: self.input_scale,
+            plan_id: &self.plan_id,
+            key_id: &self.key_id,
+            job_id: work.job_id,
+            entries: self.entries,
+        };
+        // The digest is of the file as it is mapped, so that nothing can be put in its place between check and use.
+        let (mapped, found) = on_its_way.finish(&self.engine)?;
+        taken();
+        let input = EncryptedBatch::new(mapped, &expected)?;
+        check_place(input.place(), index, batch)?;
+        check_digest(&found, index, work.input_path, batch.input.digest)?;
+        let observe = |event: Event<'_>| match event {
+            Event::Tiles { stage, .. } => clock.begin(format!("stage {stage}: tiles")),
+            Event::Polynomials { stage, .. } => clock.begin(format!("stage {stage}: polynomials")),
+            Event::Done { ciphertexts, .. } => advance(ciphertexts),
+        };
+        let results = self.engine.run_until(&input, &observe, stop);
+        let results = results.map_err(|source| WorkerError::Engine { batch: index, source: Box::new(source) })?;
+        clock.begin("write results");
+        write_results(
+            work.output_path,
+            &input.result_header(&batch.input.digest.to_string()),
+            self.engine.context(),
+            results.outputs,
+            results.components,
+            results.limbs,
+            self.output_scale,
+            &results.residues,
+        )?;
+        let output_stamp = stamp_file(work.output_path)?;
+        Ok(BatchReceipt {
+            input: batch.input.digest,
+            output: batch.output.clone(),
+            output_stamp,
+            occupancy: batch.occupancy,
+            first_image: batch.first_image,
+            stages: clock.finish(),
+        })
+    }
+}
+
+pub(super) fn check_digest(found: &str, index: usize, path: &Path, expected: Digest) -> Result<(), WorkerError> {
+    if found == expected.to_string() {
+        return Ok(());
+    }
+    let found = found.parse().unwrap_or(Digest::of(&[]));
+    Err(JobsError::WrongDigest { role: FileRole::Input(index), path: path.to_owned(), found, expected }.into())
+}
+
+/// The batch file must be the one that the manifest speaks of.
+pub(super) fn check_place(input: &BatchPlace, index: usize, batch: &manifest::Batch) -> Result<(), WorkerError> {
+    for (what, found, expected) in [
+        ("batch number", index as u64, input.index as u64),
+        ("first image", batch.first_image, input.first_image),
+        ("occupancy", u64::from(batch.occupancy), input.occupancy as u64),
+    ] {
+        if found != expected {
+            return Err(WorkerError::Mismatch {
+                what,
+                found: found.to_string(),
+                expected: format!("{expected} from the batch file"),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Batches of many jobs, as a queue gives them out: models and keys are made ready once and kept while they are in use. What is
+//! claimed, and what becomes of a failure, the runner decides (`jobs::runner`); this says which kind of failure it is.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use jobs::receipt::Cost;
+use jobs::runner::{Compute, Computed, TaskFiles, Trouble};
+use jobs::signing::Purpose;
+use jobs::trust::Ledger;
+use jobs::{Digest, ExitCode, JobsError, SigningKey, TrustedKeys, manifest};
+
+use super::batch::BatchWork;
+use super::memory::peak_bytes;
+use super::prepared::{Machine, Planned, Prepared, check_own_limit};
+use super::{CODE_COMMIT, Trust, WorkerError};
+use crate::engine::EngineError;
+
+/// Model and evaluation key, by content.
+type Pair = (Digest, Digest);
+
+/// Computes the tasks of a queue.
+pub struct Fleet {
+    machine: Machine,
+    /// The last ones used come last.
+    ready: Mutex<Vec<(Pair, Arc<Prepared>)>>,
+    /// How many are kept.
+    kept: usize,
+    trust: FleetTrust,
+}
+
+/// Whose requests are taken, and in whose name receipts are signed. Nothing of it is demanded by default.
+#[derive(Default)]
+pub struct FleetTrust {
+    /// Keys of which one must have signed a request, for its tenant.
+    pub requests: Option<TrustedKeys>,
+    /// Memory of the jobs taken.
+    pub ledger: Option<Ledger>,
+    /// Signs receipts.
+    pub signing: Option<SigningKey>,
+}
+
+impl Fleet {
+    /// For a worker of so many slots: each may have a model and key of its own.
+    pub fn new(machine: Machine, slots: usize, trust: FleetTrust) -> Self {
+        Self { machine, ready: Mutex::default(), kept: slots.max(1), trust }
+    }
+
+    /// Whether the job may be worked on; refusals come before anything that it names is looked at.
+    fn admit(&self, files: &TaskFiles<'_>) -> Result<(), WorkerError> {
+        let trust = Trust {
+            requests: self.trust.requests.as_ref(),
+            ledger: self.trust.ledger.as_ref(),
+            signing: self.trust.signing.as_ref(),
+            now_unix_secs: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        };
+        trust.admit(&manifest::load(files.manifest_path)?)
+    }
+
+    /// The task's model and key, made ready now or before, held against its manifest.
+    fn prepared(&self, files: &TaskFiles<'_>) -> Result<Arc<Prepared>, WorkerError> {
+        let manifest = files.manifest;
+        let pair = (manifest.model.digest, manifest.eval_key.digest);
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = ready.iter().position(|(known, _)| *known == pair).map(|at| ready.remove(at).1);
+        let prepared = match found {
+            Some(prepared) => prepared,
+            None => {
+                // The oldest goes first, so that there is room for the new one.
+                let surplus = (ready.len() + 1).saturating_sub(self.kept);
+                ready.drain(..surplus);
+                let planned = Planned::open(files.model, &self.machine)?;
+                planned.expect(manifest)?;
+                check_free(files, planned.cost().peak_bytes)?;
+                Arc::new(planned.with_key(files.eval_key, &manifest.key_id)?)
+            }
+        };
+        ready.push((pair, Arc::clone(&prepared)));
+        prepared.expect(manifest)?;
+        check_free(files, prepared.cost().peak_bytes)?;
+        Ok(prepared)
+    }
+
+    fn evaluate(&self, files: &TaskFiles<'_>, stop: &AtomicBool) -> Result<Computed, WorkerError> {
+        let start = Instant::now();
+        self.admit(files)?;
+        files.manifest.refuse_unknown_options(&[])?;
+        let prepared = self.prepared(files)?;
+        let work = BatchWork {
+            job_id: &files.manifest.job_id,
+            index: files.index,
+            batch: &files.manifest.batches[files.index],
+            input_path: files.input,
+            output_path: files.output,
+        };
+        let batch = prepared.run_batch(&work, stop, &|_| {})?;
+        let cost = prepared.cost();
+        Ok(Computed {
+            predicted: Cost {
+                elapsed_secs: cost.batch_secs,
+                peak_bytes: cost.peak_bytes,
+                output_bytes: cost.result_bytes,
+            },
+            measured: Cost {
+                elapsed_secs: start.elapsed().as_secs_f64(),
+                peak_bytes: peak_bytes(),
+                output_bytes: batch.output_stamp.bytes,
+            },
+            batch,
+            isa: self.machine.kernel.name().to_owned(),
+            threads: self.machine.threads as u32,
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            code_commit: CODE_COMMIT.map(str::to_owned),
+        })
+    }
+}
+
+impl Compute for Fleet {
+    fn compute(&self, files: &TaskFiles<'_>, stop: &AtomicBool) -> Result<Computed, Trouble> {
+        self.evaluate(files, stop).map_err(|error| trouble(&error, files))
+    }
+
+    fn sign(&self, receipt: &[u8]) -> Option<String> {
+        Some(self.trust.signing.as_ref()?.sign(Purpose::Receipt, receipt, None).to_text())
+    }
+}
+
+/// The plan's own figure against what the worker has left for the task.
+fn check_free(files: &TaskFiles<'_>, needed_bytes: u64) -> Result<(), WorkerError> {
+    check_own_limit(files.manifest, needed_bytes)?;
+    if needed_bytes <= files.memory_bytes {
+        return Ok(());
+    }
+    Err(WorkerError::Memory { needed_bytes, limit_bytes: files.memory_bytes, limit: "free on this worker" })
+}
+
+/// Whose trouble an error is: the job's, once and for all; this attempt's; or this machine's.
+fn trouble(error: &WorkerError, files: &TaskFiles<'_>) -> Trouble {
+    let (reason, exit_code) = (error.to_string(), error.exit_code());
+    let own_limit = files.manifest.queue.as_ref().and_then(|terms| terms.memory_limit_bytes);
+    match error {
+        WorkerError::Engine { source, .. } if matches!(**source, EngineError::Stopped) => Trouble::Stopped,
+        WorkerError::Memory { needed_bytes, .. } if own_limit.is_some_and(|limit| *needed_bytes > limit) => {
+            Trouble::Permanent { reason, exit_code }
+        }
+        // A larger machine may come by.
+        WorkerError::Memory { .. } => Trouble::Retryable { reason, exit_code },
+        WorkerError::Jobs(
+            JobsError::Unsigned { .. }
+            | JobsError::Untrusted { .. }
+            | JobsError::WrongSignature { .. }
+            | JobsError::Expired { .. }
+            | JobsError::Replayed { .. },
+        ) => Trouble::Permanent { reason, exit_code },
+        error if error.is_permanent() => Trouble::Permanent { reason, exit_code },
+        _ => match exit_code {
+            ExitCode::InputMissing
+            | ExitCode::CannotCreate
+            | ExitCode::Io
+            | ExitCode::Permission
+            | ExitCode::Config => Trouble::Machine { reason, exit_code },
+            _ => Trouble::Retryable { reason, exit_code },
+        },
+    }
+}

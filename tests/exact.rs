@@ -1,0 +1,218 @@
+//! The whole journey through files with the exact engine: keygen, encrypt, worker, decrypt, on a small ReLU network; and what
+//! happens when a file is not what it should be. Real parameters, real files, nothing mocked.
+#![cfg(feature = "exact")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use jobs::{ExitCode, Receipt, manifest};
+use nightshift::client::exact::{self, ExactDecrypted, ExactEncryptRequest};
+use nightshift::client::{self, ClientError};
+use nightshift::exact::Noise;
+use nightshift::format::{ErrorKind, ModelPackage, TablePackage};
+use nightshift::net::network::{InputSpec, Layer, Op};
+use nightshift::net::sample::{Random, random_images, random_network};
+use nightshift::net::tables::{TableOptions, quantise};
+use nightshift::net::{Calibration, LowerOptions, Network, lower};
+use nightshift::plan::Requirements;
+use nightshift::ring::kernels::Kernel;
+use nightshift::worker::{self, RunReport, RunRequest, WorkerError};
+use packing::{ImageSet, Pixels, argmax};
+
+const SIDE: usize = 6;
+const CLASSES: usize = 4;
+
+/// Convolution, average pool, ReLU, dense: 8 neurons.
+fn network() -> Network {
+    let mut random = Random::new(3);
+    let mut tensor =
+        |len: usize, size: f64| -> Vec<f32> { (0..len).map(|_| (random.signed() * size) as f32).collect() };
+    let convolution = Op::Conv2d {
+        weight: tensor(2 * 9, 0.6),
+        weight_shape: [2, 1, 3, 3],
+        bias: tensor(2, 0.3),
+        stride: 1,
+        padding: [0; 4],
+        groups: 1,
+    };
+    let dense = Op::Dense { weight: tensor(CLASSES * 8, 0.8), weight_shape: [CLASSES, 8], bias: tensor(CLASSES, 0.3) };
+    let ops = [convolution, Op::AvgPool2d { kernel: 2, stride: 2 }, Op::Relu, Op::Flatten, dense];
+    let named = ops.into_iter().enumerate().map(|(index, op)| Layer { name: format!("{index} {}", op.kind()), op });
+    let input = InputSpec { shape: [1, SIDE, SIDE], mean: vec![0.5], std: vec![0.29] };
+    Network { name: "small-relu".to_owned(), dataset: "random".to_owned(), input, layers: named.collect() }
+}
+
+/// Smooth random images: pure noise would give every image the same label.
+fn images(count: usize, seed: u64) -> ImageSet {
+    let mut random = Random::new(seed);
+    let mut bytes = Vec::new();
+    for _ in 0..count {
+        let [down, across, level] = [random.signed(), random.signed(), random.signed()];
+        for index in 0..SIDE * SIDE {
+            let (y, x) = ((index / SIDE) as f64 / 5.0 - 0.5, (index % SIDE) as f64 / 5.0 - 0.5);
+            let value = 127.0 + 120.0 * (down * y + across * x) + 60.0 * level + 30.0 * random.signed();
+            bytes.push(value.clamp(0.0, 255.0) as u8);
+        }
+    }
+    ImageSet::new([1, SIDE, SIDE], Pixels::Bytes(bytes)).unwrap()
+}
+
+struct Bench {
+    folder: tempfile::TempDir,
+    model: TablePackage,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let network = network();
+        let set = images(500, 1);
+        let Pixels::Bytes(bytes) = &set.pixels else { unreachable!("made of bytes") };
+        let entries = SIDE * SIDE;
+        let x = (0..entries).flat_map(|entry| bytes.iter().skip(entry).step_by(entries));
+        let x = x.map(|&byte| (f64::from(byte) / 255.0 - 0.5) / 0.29).collect();
+        let options = TableOptions { bits: 5, input_weight_bits: 10, margin: 0.1, output_noise: Noise::bootstrapped() };
+        let (circuit, _) = quantise(&network, &Calibration { images: set.count, x }, &options).unwrap();
+        assert_eq!(circuit.neurons(), 8);
+        let folder = tempfile::tempdir().unwrap();
+        let model = TablePackage { network, circuit, provenance: BTreeMap::new() };
+        model.write(&folder.path().join("model.nsm")).unwrap();
+        assert_eq!(TablePackage::open(&folder.path().join("model.nsm")).unwrap(), model);
+        exact::keygen(&model, &folder.path().join("keys")).unwrap();
+        Self { folder, model }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn encrypt(&self, set: &ImageSet, job: &str) {
+        let request = ExactEncryptRequest {
+            key_path: &self.path("keys/secret.key"),
+            model_path: &self.path("model.nsm"),
+            model: &self.model,
+            images: set,
+            out_dir: &self.path(job),
+            eval_key_path: None,
+            threads: NonZeroUsize::new(2).unwrap(),
+            limit: None,
+            created: "2026-01-01T00:00:00Z",
+        };
+        exact::encrypt(&request, &|| {}).unwrap();
+    }
+
+    fn run(&self, job: &str, threads: usize) -> Result<RunReport, WorkerError> {
+        let request = RunRequest {
+            job_path: self.path(job).join("job.toml"),
+            model: None,
+            eval_key: None,
+            threads,
+            memory_limit_bytes: None,
+            kernel: Kernel::detect(),
+        };
+        worker::run(&request, &|_| {})
+    }
+
+    fn decrypt(&self, job: &str) -> Result<ExactDecrypted, ClientError> {
+        let job = self.path(job).join("job.toml");
+        exact::decrypt(&self.path("keys/secret.key"), &job, None, &|| {})
+    }
+}
+
+/// Changes a byte of a file.
+fn spoil(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = at.min(bytes.len() - 1);
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
+    let bench = Bench::new();
+    let set = images(10, 9);
+    bench.encrypt(&set, "job");
+    let report = bench.run("job", 2).unwrap();
+    assert_eq!((report.images, report.isa.as_str()), (10, "tfhe"));
+    let found = bench.decrypt("job").unwrap();
+    let circuit = &bench.model.circuit;
+    let noise = Noise::of(circuit);
+    let bytes = exact::image_bytes(&set, &bench.model.network.input);
+    let mut seen = [false; CLASSES];
+    for (prediction, image) in found.predictions.iter().zip(bytes.chunks_exact(SIDE * SIDE)) {
+        let wanted = circuit.evaluate(image).unwrap();
+        let label = argmax(&wanted).unwrap();
+        seen[label] = true;
+        let odds = noise.odds(circuit, &circuit.trace(image).unwrap());
+        for (found, wanted) in prediction.scores.iter().zip(&wanted) {
+            let deviations = (found - wanted).abs() / (odds.margin_deviation * circuit.logits.unit);
+            assert!(deviations < 6.0, "{deviations}: {:?} {wanted:?}", prediction.scores);
+        }
+        assert!(usize::from(prediction.label) == label || odds.unsure(), "{:?} {wanted:?}", prediction.scores);
+    }
+    assert!(seen.iter().filter(|&&seen| seen).count() > 1, "{seen:?}");
+
+    let receipt = Receipt::load(&bench.path("job/receipt.json")).unwrap();
+    assert!(receipt.predicted.unwrap().elapsed_secs > 0.0);
+    assert!(bench.run("job", 1).unwrap().already_done);
+    let first = fs::read(bench.path("job/batch-0000.out.nsc")).unwrap();
+    fs::remove_file(bench.path("job/receipt.json")).unwrap();
+    bench.run("job", 1).unwrap();
+    assert_eq!(fs::read(bench.path("job/batch-0000.out.nsc")).unwrap(), first);
+}
+
+#[test]
+fn files_that_are_damaged_or_of_another_key_or_engine_are_refused() {
+    let bench = Bench::new();
+    bench.encrypt(&images(1, 2), "job");
+    let manifest = manifest::load(&bench.path("job/job.toml")).unwrap();
+    assert_eq!(manifest.manifest().engine, "tfhe");
+    for (file, code) in [("batch-0000.in.nsc", 65), ("eval.key", 76), ("model.nsm", 76)] {
+        let path = bench.path("job").join(file);
+        let whole = fs::read(&path).unwrap();
+        spoil(&path, whole.len() / 2);
+        assert_eq!(bench.run("job", 1).unwrap_err().exit_code().code(), code, "{file}");
+        fs::write(&path, &whole).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(bench.run("job", 1).unwrap_err().exit_code().code(), code, "{file}, shortened");
+        fs::write(&path, whole).unwrap();
+        // A permanent failure left its receipt.
+        let receipt = bench.path("job/receipt.json");
+        assert!(receipt.exists());
+        fs::remove_file(receipt).unwrap();
+    }
+    bench.run("job", 1).unwrap();
+    let results = bench.path("job/batch-0000.out.nsc");
+    let whole = fs::read(&results).unwrap();
+    spoil(&results, whole.len() - 1);
+    assert_eq!(bench.decrypt("job").unwrap_err().exit_code(), ExitCode::BadData);
+    fs::write(&results, whole).unwrap();
+    bench.decrypt("job").unwrap();
+
+    // Another key of the same model.
+    exact::keygen(&bench.model, &bench.path("other")).unwrap();
+    let refused = exact::decrypt(&bench.path("other/secret.key"), &bench.path("job/job.toml"), None, &|| {});
+    assert_eq!(refused.unwrap_err().exit_code(), ExitCode::Mismatch);
+
+    // A package and keys of the other engine.
+    let polynomial = random_network(3, 1, false);
+    let calibration = random_images(&polynomial, 64, 1);
+    let circuit = lower(&polynomial, &LowerOptions::default(), &calibration).unwrap();
+    let package = ModelPackage {
+        network: polynomial,
+        circuit,
+        lowering: None,
+        canaries: Vec::new(),
+        ranges: None,
+        provenance: BTreeMap::new(),
+    };
+    package.write(&bench.path("ckks.nsm")).unwrap();
+    client::keygen(&package, &Requirements::default(), &bench.path("ckks"), Kernel::detect()).unwrap();
+    let refused = exact::decrypt(&bench.path("ckks/secret.key"), &bench.path("job/job.toml"), None, &|| {});
+    let error = refused.unwrap_err();
+    assert!(error.to_string().contains("engine mismatch: found ckks, expected tfhe"), "{error}");
+    assert_eq!(error.exit_code(), ExitCode::Mismatch);
+    assert_eq!(TablePackage::open(&bench.path("ckks.nsm")).unwrap_err().kind(), ErrorKind::Mismatch);
+    assert_eq!(ModelPackage::open(&bench.path("model.nsm")).unwrap_err().kind(), ErrorKind::Mismatch);
+}
