@@ -112,9 +112,12 @@ fn cifar_with_five_squarings() -> Outcome {
 fn the_zoo_keeps_what_its_cards_say() -> Outcome {
     let Some(root) = shared() else { return Ok(()) };
     let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models"));
-    for (model, dataset, least, images) in
-        [("mnist-cryptonets", "mnist", 0.990, "8192"), ("mnist-best", "mnist", 0.993, "8192")]
-    {
+    for (model, dataset, least, images) in [
+        ("mnist-cryptonets", "mnist", 0.990, "8192"),
+        ("mnist-best", "mnist", 0.993, "8192"),
+        ("fashion", "fashion-mnist", 0.915, "8192"),
+        ("cifar10", "cifar-10", 0.83, "64"),
+    ] {
         let package = models.join(format!("{model}.nsm"));
         let data = root.join("data").join(dataset);
         let measured = nightshift(&["evaluate", "--model", text(&package), "--images", text(&data)])?;
