@@ -2,23 +2,18 @@
 //! into it in the middle of a small working day; it must end by the signal, the panic or the exit code that is documented, and
 //! another process must then bring every job to its end, with every byte in place.
 
-use std::fs;
-use std::os::unix::process::ExitStatusExt;
+mod working_day;
+
 use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jobs::queue::{
-    Capacity, Claim, Clock, Failure, JobId, JobState, Lease, Needs, Queue, Requeued, Submission, TaskId, TaskResult,
-    open_at,
-};
-use jobs::store::Store;
-use jobs::{Digest, JobsError, atomic, failpoint};
+use jobs::failpoint;
+use jobs::queue::{Clock, open_at};
+use working_day::Place;
 
 const FOLDER: &str = "NIGHTSHIFT_TEST_FOLDER";
-const LARGE: Capacity = Capacity { memory_bytes: u64::MAX, scratch_bytes: u64::MAX };
-const KEYS: [&str; 4] = ["plain", "troubled", "cancelled", "abandoned"];
 
 struct HandClock(Mutex<Duration>);
 
@@ -36,173 +31,23 @@ impl Clock for HandClock {
     }
 }
 
-struct Place<'a> {
-    folder: &'a Path,
-    queue: Box<dyn Queue>,
-    store: Store,
-    clock: Arc<HandClock>,
-}
-
-impl<'a> Place<'a> {
-    fn open(folder: &'a Path, hours: u64) -> Self {
-        let clock = Arc::new(HandClock(Mutex::new(Duration::from_secs(3600 * hours))));
-        let address = format!("spool:{}", folder.join("spool").display());
-        let (queue, store) = open_at(&address, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-        Self { folder, queue, store, clock }
-    }
-
-    fn submit(&self, key: &str) -> Result<JobId, JobsError> {
-        let manifest = self.store.put_blob_bytes(key.as_bytes())?.digest;
-        let (tenant, idempotency_key) = ("t".to_owned(), key.to_owned());
-        let (needs, tasks) = (Needs::default(), 2);
-        let job = Submission { tenant, idempotency_key, manifest, priority: 0, deadline_unix_ms: None, needs, tasks };
-        self.queue.submit(&job).map(|submitted| submitted.job)
-    }
-
-    fn claim(&self) -> Result<Option<Lease>, JobsError> {
-        Ok(match self.queue.claim("w", LARGE)? {
-            Claim::Task(lease) => Some(*lease),
-            Claim::Nothing(_) => None,
-        })
-    }
-
-    fn work(&self, lease: &Lease) -> Result<(), JobsError> {
-        self.queue.heartbeat(lease)?;
-        let path = self.folder.join("result");
-        atomic::write_atomic(&path, &expected(&lease.submission.idempotency_key, lease.task.batch))?;
-        let output = self.store.put_result(lease.task, lease.epoch, &path)?;
-        self.queue.commit(lease, &TaskResult { output, report: String::new() })?;
-        Ok(())
-    }
-
-    fn seal(&self) -> Result<(), JobsError> {
-        for ended in self.queue.unsealed()? {
-            self.store.create_document(&format!("{}.{}", ended.job, ended.generation), b"receipt")?;
-            self.queue.seal(ended.job, ended.generation)?;
-        }
-        Ok(())
-    }
-}
-
-fn expected(key: &str, batch: u32) -> Vec<u8> {
-    format!("{key} {batch} ").repeat(1000).into_bytes()
-}
-
-/// A day that passes every failpoint of the folder queue, the store and atomic files.
-fn working_day(folder: &Path) -> Result<(), JobsError> {
-    let place = Place::open(folder, 0);
-    let input = folder.join("input");
-    atomic::create_atomic(&input, b"input")?;
-    let stamp = place.store.put_blob(&input)?;
-    place.store.get_blob(stamp.digest, 100, &folder.join("copy"))?;
-
-    place.submit("plain")?;
-    while let Some(lease) = place.claim()? {
-        place.work(&lease)?;
-    }
-    place.seal()?;
-
-    place.submit("troubled")?;
-    if let Some(lease) = place.claim()? {
-        place.queue.release(&lease)?;
-    }
-    if let Some(lease) = place.claim()? {
-        place.queue.fail(&lease, &Failure::retryable("disk", jobs::ExitCode::Io))?;
-    }
-
-    let cancelled = place.submit("cancelled")?;
-    place.queue.cancel(cancelled)?;
-    place.queue.requeue(cancelled)?;
-
-    place.submit("abandoned")?;
-    while place.claim()?.is_some() {}
-    place.queue.stats()?;
-    place.clock.sleep(Duration::from_secs(60));
-    place.queue.reconcile()?;
-    Ok(())
-}
-
-/// What another process does the day after.
-fn recover(folder: &Path, cell: &str) {
-    let place = Place::open(folder, 24);
-    let ids = KEYS.map(|key| place.submit(key).unwrap());
-    place.queue.stats().unwrap();
-    for _ in 0..20 {
-        place.clock.sleep(Duration::from_secs(60));
-        place.queue.reconcile().unwrap();
-        for id in ids {
-            let state = place.queue.get(id).unwrap().unwrap().summary.state;
-            if matches!(state, JobState::Failed | JobState::Cancelled) {
-                assert!(matches!(place.queue.requeue(id).unwrap(), Requeued::Requeued { .. }), "{cell}");
-            }
-        }
-        while let Some(lease) = place.claim().unwrap() {
-            place.work(&lease).unwrap();
-        }
-        place.seal().unwrap();
-        let is_over = |id: &JobId| place.queue.get(*id).unwrap().unwrap().summary.is_sealed;
-        let is_done = |id: &JobId| place.queue.get(*id).unwrap().unwrap().summary.state == JobState::Done;
-        if ids.iter().all(|id| is_over(id) && is_done(id)) {
-            break;
-        }
-    }
-    for (id, key) in ids.into_iter().zip(KEYS) {
-        let record = place.queue.get(id).unwrap().unwrap();
-        assert_eq!(record.summary.state, JobState::Done, "{cell}: {key}");
-        assert!(record.summary.is_sealed, "{cell}: {key}");
-        for (task, batch) in record.tasks.iter().zip(0..) {
-            let output = task.result.as_ref().unwrap().output;
-            let to = folder.join("fetched");
-            place.store.get_result(TaskId { job: id, batch }, task.epoch, output, &to).unwrap();
-            assert_eq!(fs::read(&to).unwrap(), expected(key, batch), "{cell}: {key} batch {batch}");
-        }
-        let generation = record.summary.generation;
-        let receipt = place.store.get_document(&format!("{id}.{generation}")).unwrap();
-        assert_eq!(receipt.as_deref(), Some(b"receipt".as_slice()), "{cell}: {key}");
-    }
-    for (name, bytes) in [("input", "input"), ("copy", "input")] {
-        if let Ok(found) = fs::read(folder.join(name)) {
-            assert_eq!(found, bytes.as_bytes(), "{cell}: {name} is torn");
-        }
-    }
-    let blob = place.store.get_blob_bytes(Digest::of(b"plain"), 100).unwrap();
-    assert_eq!(blob, b"plain", "{cell}");
-}
-
-fn is_right(action: &str, status: ExitStatus) -> bool {
-    match action {
-        "kill" => status.signal() == Some(9),
-        "panic" => status.code() == Some(101),
-        _ => status.code() == Some(74),
-    }
+fn place(folder: &Path, hours: u64) -> Place {
+    let clock = Arc::new(HandClock(Mutex::new(Duration::from_secs(3600 * hours))));
+    let address = format!("spool:{}", folder.join("spool").display());
+    let (queue, store) = open_at(&address, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    Place { folder: folder.to_owned(), queue, store, pass: Box::new(move |time| clock.sleep(time)) }
 }
 
 fn main() -> ExitCode {
     if let Some(folder) = std::env::var_os(FOLDER) {
-        return match working_day(Path::new(&folder)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => ExitCode::from(problem.exit_code().code()),
-        };
+        return working_day::work(&place(Path::new(&folder), 0));
     }
-    let mut cells = 0;
-    let mut failed = Vec::new();
-    let names = failpoint::NAMES.iter().filter(|name| !name.starts_with("postgres."));
-    for name in names.flat_map(|name| ["kill", "panic", "eio", "enospc", "short", "fsync"].map(|action| (name, action)))
-    {
-        let cell = format!("{}={}@1", name.0, name.1);
+    let names = failpoint::NAMES.into_iter().filter(|name| !name.starts_with("postgres."));
+    let cells = working_day::run_cells(names, |_, child| {
         let folder = tempfile::tempdir().unwrap();
-        let output = Command::new(std::env::current_exe().unwrap())
-            .env(FOLDER, folder.path())
-            .env("NIGHTSHIFT_FAILPOINTS", &cell)
-            .output()
-            .unwrap();
-        cells += 1;
-        if !is_right(name.1, output.status) {
-            failed.push(format!("{cell}: {} {}", output.status, String::from_utf8_lossy(&output.stderr)));
-        }
-        recover(folder.path(), &cell);
-    }
-    assert!(failed.is_empty(), "{} of {cells} cells ended otherwise:\n{}", failed.len(), failed.join("\n"));
+        let output = child.env(FOLDER, folder.path()).output().unwrap();
+        (output, place(folder.path(), 24), folder)
+    });
     assert!(cells > 150, "only {cells} cells");
     ExitCode::SUCCESS
 }
