@@ -21,7 +21,7 @@ use super::{ClientError, Setup};
 use crate::ckks::keys::PublicKey;
 use crate::ckks::public::PublicEncryptor;
 use crate::ckks::secret::{SecretEncryptor, SecretKey};
-use crate::format::ciphertexts::{BatchHeader, BatchPlace, BatchWriter, Encryption, EncryptionKind};
+use crate::format::ciphertexts::{BatchHeader, BatchPlace, BatchWriter, Encryption, EncryptionKind, EntryRun};
 use crate::format::{Container, Expected, FormatError, Kind, ModelPackage, OpenLimits, Written, keys, secret};
 use crate::plan::Requirements;
 use crate::ring::kernels::Kernel;
@@ -316,12 +316,13 @@ impl Job<'_> {
         let failure = Mutex::new(None);
         let work = || {
             let mut worker = Worker::new(self, &encryptor, place.index);
+            let mut run = writer.run(RUN);
             loop {
                 let start = next.fetch_add(RUN, Ordering::Relaxed);
                 if start >= entries {
                     return;
                 }
-                if let Err(error) = worker.encrypt_run(start, entries.min(start + RUN), &writer, step) {
+                if let Err(error) = worker.encrypt_run(start, entries.min(start + RUN), &mut run, step) {
                     // The others stop at their next run; the first error is the one reported.
                     next.store(entries, Ordering::Relaxed);
                     if let Ok(mut failure) = failure.lock() {
@@ -378,10 +379,11 @@ impl<'a> Worker<'a> {
         &mut self,
         start: usize,
         end: usize,
-        writer: &BatchWriter<'_>,
+        run: &mut EntryRun<'_>,
         step: &(dyn Fn() + Sync),
     ) -> Result<(), ClientError> {
         let n = self.batches.slots();
+        run.begin(start, end - start)?;
         let values = &mut self.slots[..(end - start) * n];
         self.batches.entries_into(self.batch, start..end, values)?;
         for (entry, slots) in (start..end).zip(values.chunks_exact_mut(n)) {
@@ -392,13 +394,13 @@ impl<'a> Worker<'a> {
                 }
                 (Encryptor::Public(encryptor), Scratch::Public(scratch)) => {
                     encryptor.encrypt_into(entry as u32, slots, scratch, [&mut *c0, &mut *c1])?;
-                    writer.write_entry(entry, 1, c1)?;
+                    run.put(entry, 1, c1)?;
                 }
                 _ => return Err(ClientError::mismatch("scratch memory", "of the other key", "of this key")),
             }
-            writer.write_entry(entry, 0, c0)?;
+            run.put(entry, 0, c0)?;
             step();
         }
-        Ok(())
+        Ok(run.write()?)
     }
 }

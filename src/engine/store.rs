@@ -150,24 +150,23 @@ impl Packing {
         self.unpack_limb(kernel, group, in_group, component, limb, out);
     }
 
+    /// First byte of a row's limb within a group of `rows` rows, and how far its tiles are apart.
+    fn pieces(&self, rows: usize, row: usize, component: usize, limb: usize) -> (usize, usize) {
+        let place = &self.limbs[limb];
+        let stride = rows * place.components * self.tile_columns * place.width;
+        (self.piece(rows, row, component, limb, 0).start, stride)
+    }
+
     /// A whole limb out of one group's bytes.
     fn unpack_limb(&self, kernel: Kernel, group: &[u8], row: usize, component: usize, limb: usize, out: &mut [u64]) {
-        let rows = group.len() / self.row_bytes;
-        let width = self.limbs[limb].width;
-        for (tile, out) in out.chunks_exact_mut(self.tile_columns).enumerate() {
-            let piece = self.piece(rows, row, component, limb, tile * self.tile_columns);
-            kernel.unpack_into(width, &group[piece], out);
-        }
+        let (first, stride) = self.pieces(group.len() / self.row_bytes, row, component, limb);
+        kernel.unpack_pieces_into(self.limbs[limb].width, &group[first..], stride, self.tile_columns, out);
     }
 
     /// The reverse.
     fn pack_limb(&self, kernel: Kernel, group: &mut [u8], row: usize, component: usize, limb: usize, residues: &[u64]) {
-        let rows = group.len() / self.row_bytes;
-        let width = self.limbs[limb].width;
-        for (tile, residues) in residues.chunks_exact(self.tile_columns).enumerate() {
-            let piece = self.piece(rows, row, component, limb, tile * self.tile_columns);
-            kernel.pack_into(width, residues, &mut group[piece]);
-        }
+        let (first, stride) = self.pieces(group.len() / self.row_bytes, row, component, limb);
+        kernel.pack_pieces_into(self.limbs[limb].width, residues, stride, self.tile_columns, &mut group[first..]);
     }
 }
 

@@ -1,13 +1,14 @@
 //! Reading a batch of encrypted inputs: a mapped file that gives out short runs of residues.
 //!
-//! Entry e (pixel) is one ciphertext with components c0 and c1, each `[limb][N]` in the NTT domain. c0 is stored; c1 is stored or,
+//! Entry e (pixel) is one ciphertext with components c0 and c1, each `[limb][N]` in the NTT domain; in the file a block of neighbouring
+//! positions of all entries is one piece, as a worker's tiles read it. c0 is stored; c1 is stored or,
 //! in a batch encrypted with the secret key, expanded from a seed: residue i of limb j of entry e is block (e, j, i) of the stream.
 
 use std::path::Path;
 
 use super::place::{BatchPlace, EncryptionKind, expect_scale};
 use super::results::ResultHeader;
-use super::writer::input_specs;
+use super::writer::{Blocks, input_specs};
 use crate::ckks::Context;
 use crate::format::identity::{Expected, Header, same};
 use crate::format::residues::{unpack_checked_into, width_bytes};
@@ -69,6 +70,7 @@ pub struct EncryptedBatch {
     place: BatchPlace,
     degree: usize,
     entries: usize,
+    blocks: Blocks,
     moduli: Vec<Modulus>,
     kernel: Kernel,
     /// Expands c1, unless it is stored.
@@ -124,6 +126,7 @@ impl EncryptedBatch {
             place,
             degree: context.degree(),
             entries,
+            blocks: Blocks::new(entries, context.degree()),
             moduli,
             kernel: context.kernel(),
             masks,
@@ -229,13 +232,21 @@ impl EncryptedBatch {
         // Sections are c0.limb0, c0.limb1, .., c1.limb0, ..: their order and shapes were checked when the file was opened.
         let section = self.container.section_bytes(component * self.moduli.len() + limb);
         let width = width_bytes(modulus.value());
-        let begin = (entry * self.degree + first_slot) * width;
-        let packed = section.get(begin..begin + out.len() * width).unwrap_or_default();
-        if packed.len() == out.len() * width && self.kernel.unpack_into(width, packed, out) < modulus.value() {
-            return Ok(());
+        let mut rest = out;
+        let mut position = first_slot;
+        while !rest.is_empty() {
+            let (place, side_by_side) = self.blocks.place(entry, position);
+            let (out, after) = rest.split_at_mut(side_by_side.min(rest.len()));
+            let packed = section.get(place * width..(place + out.len()) * width).unwrap_or_default();
+            if packed.len() != out.len() * width || self.kernel.unpack_into(width, packed, out) >= modulus.value() {
+                // Something is wrong: the checked reader says what.
+                unpack_checked_into(packed, width, out, modulus.value())
+                    .map_err(|error| error.in_file(self.container.path()))?;
+            }
+            position += out.len();
+            rest = after;
         }
-        // Something is wrong: the checked reader says what.
-        unpack_checked_into(packed, width, out, modulus.value()).map_err(|error| error.in_file(self.container.path()))
+        Ok(())
     }
 
     /// Announces that [`Self::load_into`] will read these residues of every stored component. A hint: outside the batch it does nothing.
@@ -243,10 +254,12 @@ impl EncryptedBatch {
         let Some(modulus) = self.moduli.get(limb) else { return };
         let stored = if self.masks.is_some() { 1 } else { 2 };
         let width = width_bytes(modulus.value());
-        let begin = (entry * self.degree + first_slot) * width;
+        let (place, side_by_side) = self.blocks.place(entry, first_slot);
         for component in 0..stored {
             let section = self.container.section_bytes(component * self.moduli.len() + limb);
-            kernels::prefetch(section.get(begin..begin + count * width).unwrap_or_default());
+            kernels::prefetch(
+                section.get(place * width..(place + count.min(side_by_side)) * width).unwrap_or_default(),
+            );
         }
     }
 

@@ -12,4 +12,4 @@ mod writer;
 pub use batch::{EncryptedBatch, ExpectedBatch, MappedBatch};
 pub use place::{BatchPlace, EncryptionKind};
 pub use results::{ExpectedResult, ResultBatch, ResultHeader, write_results};
-pub use writer::{BatchHeader, BatchWriter, Encryption};
+pub use writer::{BatchHeader, BatchWriter, Encryption, EntryRun};

@@ -91,7 +91,7 @@ pub fn write_results(
         ] {
             metadata.insert(key.to_owned(), value);
         }
-        let specs = component_specs(context, outputs, components, limbs);
+        let specs = component_specs(context, &[outputs, context.degree()], components, limbs);
         let writer = ContainerWriter::create(path, Kind::Results, &metadata, &specs)?;
         let mut buffer = vec![0; 8 * n];
         for (at, limb) in residues.chunks_exact(n).enumerate() {
@@ -139,7 +139,7 @@ impl ResultBatch {
         let input_digest = container.metadata("input_digest")?.to_owned();
         let header = ResultHeader { header, place: BatchPlace::read(&container, context.degree())?, input_digest };
         header.expect(expected.index, expected.first_image, expected.occupancy, expected.input_digest)?;
-        container.expect_sections(&component_specs(context, outputs, components, limbs))?;
+        container.expect_sections(&component_specs(context, &[outputs, context.degree()], components, limbs))?;
         let moduli = context.parameters().moduli()[..limbs].to_vec();
         Ok(Self { degree: context.degree(), moduli, container, header, outputs, components })
     }

@@ -42,20 +42,46 @@ impl Encryption {
     }
 }
 
+/// NTT positions of a block.
+const BLOCK: usize = 64;
+
+/// Where residues of inputs lie in a section: `[block of positions][entry][position in the block]`. A worker's tile reads a few
+/// neighbouring positions of every entry: so they are one piece of the file, not one a ciphertext.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocks {
+    entries: usize,
+    block: usize,
+    blocks: usize,
+}
+
+impl Blocks {
+    pub fn new(entries: usize, degree: usize) -> Self {
+        let block = BLOCK.min(degree);
+        Self { entries, block, blocks: degree / block }
+    }
+
+    /// Residues before position `position` of an entry, and how many of the entry's follow it without a gap, itself among them.
+    pub fn place(&self, entry: usize, position: usize) -> (usize, usize) {
+        let (block, in_block) = (position / self.block, position % self.block);
+        ((block * self.entries + entry) * self.block + in_block, self.block - in_block)
+    }
+}
+
 /// Sections of a batch: `c0.limb{j}`, then `c1.limb{j}` or `c1.seed`.
 pub(super) fn input_specs(context: &Context, entries: usize, kind: EncryptionKind) -> Vec<SectionSpec> {
     let stored = if kind == EncryptionKind::Public { 2 } else { 1 };
-    let mut specs = component_specs(context, entries, stored, context.limbs());
+    let Blocks { block, blocks, .. } = Blocks::new(entries, context.degree());
+    let mut specs = component_specs(context, &[blocks, entries, block], stored, context.limbs());
     if kind == EncryptionKind::Secret {
         specs.push(SectionSpec::new("c1.seed", DType::U8, &[SEED_BYTES]));
     }
     specs
 }
 
-/// `c{i}.limb{j}` U8 `[count, N, width_j]`, component-major.
-pub(super) fn component_specs(context: &Context, count: usize, components: usize, limbs: usize) -> Vec<SectionSpec> {
+/// `c{i}.limb{j}` U8 `[.., width_j]`, component-major.
+pub(super) fn component_specs(context: &Context, shape: &[usize], components: usize, limbs: usize) -> Vec<SectionSpec> {
     let spec = |component: usize, limb: usize| {
-        let shape = [count, context.degree(), width_of(context, limb)];
+        let shape = [shape, &[width_of(context, limb)]].concat();
         SectionSpec::new(format!("c{component}.limb{limb}"), DType::U8, &shape)
     };
     (0..components).flat_map(|component| (0..limbs).map(move |limb| spec(component, limb))).collect()
@@ -115,27 +141,24 @@ impl<'a> BatchWriter<'a> {
         Ok(Self { context, writer, specs, stored_components, entries })
     }
 
-    /// Writes one component of an entry, `[limb][N]`, NTT domain.
+    /// Memory for runs of up to `most` neighbouring entries: what lies side by side in the file is written at once.
+    #[must_use]
+    pub fn run(&self, most: usize) -> EntryRun<'_> {
+        let widths = (0..self.context.limbs()).map(|limb| width_of(self.context, limb));
+        let of_limb = |width| vec![0; most * self.context.degree() * width];
+        let packed = std::iter::repeat_n(widths, self.stored_components).flatten().map(of_limb).collect();
+        EntryRun { writer: self, most, first: 0, count: 0, packed, limb: vec![0; 8 * self.context.degree()] }
+    }
+
+    /// Writes one component of an entry, `[limb][N]`, NTT domain. Many entries are written faster by [`Self::run`].
     ///
     /// # Errors
-    /// [`FormatError::Invalid`] outside the batch or for another length, [`FormatError::Residue`] for residues that are not reduced, and
-    /// those of [`ContainerWriter::write_at`].
+    /// As [`EntryRun::put`] and [`EntryRun::write`].
     pub fn write_entry(&self, entry: usize, component: usize, residues: &[u64]) -> Result<(), FormatError> {
-        let (n, limbs) = (self.context.degree(), self.context.limbs());
-        if component >= self.stored_components || entry >= self.entries || residues.len() != limbs * n {
-            let found = format!("entry {entry}, component {component}, {} residues", residues.len());
-            let expected =
-                format!("{} entries, {} components, {} residues", self.entries, self.stored_components, limbs * n);
-            return Err(FormatError::invalid("ciphertext written", found, expected));
-        }
-        let mut buffer = vec![0; 8 * n];
-        for (limb, residues) in residues.chunks_exact(n).enumerate() {
-            let packed = &mut buffer[..n * width_of(self.context, limb)];
-            pack_limb_into(self.context, limb, residues, packed)?;
-            let name = &self.specs[component * limbs + limb].name;
-            self.writer.write_at(name, (entry * packed.len()) as u64, packed)?;
-        }
-        Ok(())
+        let mut run = self.run(1);
+        run.begin(entry, 1)?;
+        run.put(entry, component, residues)?;
+        run.write_component(component)
     }
 
     /// Completes the file and gives it its name; refuses to replace a file.
@@ -144,5 +167,86 @@ impl<'a> BatchWriter<'a> {
     /// An entry not written, and those of [`ContainerWriter::finish_new`].
     pub fn finish(self) -> Result<Written, FormatError> {
         self.writer.finish_new()
+    }
+}
+
+/// Neighbouring entries of a batch on their way to the file. A thread's own.
+#[derive(Debug)]
+pub struct EntryRun<'a> {
+    writer: &'a BatchWriter<'a>,
+    most: usize,
+    first: usize,
+    count: usize,
+    /// `[component][limb]`, each `[block][entry of the run][position in the block]` in packed residues
+    packed: Vec<Vec<u8>>,
+    /// One limb, packed.
+    limb: Vec<u8>,
+}
+
+impl EntryRun<'_> {
+    /// The run is now of entries `first .. first + count`.
+    ///
+    /// # Errors
+    /// [`FormatError::Invalid`] outside the batch or beyond the memory.
+    pub fn begin(&mut self, first: usize, count: usize) -> Result<(), FormatError> {
+        let entries = self.writer.entries;
+        if count > self.most || first.checked_add(count).is_none_or(|end| end > entries) {
+            let expected = format!("at most {} of {entries}", self.most);
+            return Err(FormatError::invalid("entries of a run", format!("{count} from {first} on"), expected));
+        }
+        (self.first, self.count) = (first, count);
+        Ok(())
+    }
+
+    /// Takes one component of an entry, `[limb][N]`, NTT domain.
+    ///
+    /// # Errors
+    /// [`FormatError::Invalid`] outside the run or for another length, [`FormatError::Residue`] for residues that are not reduced.
+    pub fn put(&mut self, entry: usize, component: usize, residues: &[u64]) -> Result<(), FormatError> {
+        let BatchWriter { context, stored_components, .. } = *self.writer;
+        let (n, limbs) = (context.degree(), context.limbs());
+        let range = self.first..self.first + self.count;
+        if component >= stored_components || !range.contains(&entry) || residues.len() != limbs * n {
+            let found = format!("entry {entry}, component {component}, {} residues", residues.len());
+            let expected = format!("entries {range:?}, {stored_components} components, {} residues", limbs * n);
+            return Err(FormatError::invalid("ciphertext written", found, expected));
+        }
+        let places = Blocks::new(self.count, n);
+        for (limb, residues) in residues.chunks_exact(n).enumerate() {
+            let width = width_of(context, limb);
+            let from = &mut self.limb[..n * width];
+            pack_limb_into(context, limb, residues, from)?;
+            let to = &mut self.packed[component * limbs + limb];
+            for (block, piece) in from.chunks_exact(places.block * width).enumerate() {
+                let (at, _) = places.place(entry - self.first, block * places.block);
+                to[at * width..][..piece.len()].copy_from_slice(piece);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the run, of which every entry was put.
+    ///
+    /// # Errors
+    /// Those of [`ContainerWriter::write_at`].
+    pub fn write(&mut self) -> Result<(), FormatError> {
+        (0..self.writer.stored_components).try_for_each(|component| self.write_component(component))
+    }
+
+    fn write_component(&self, component: usize) -> Result<(), FormatError> {
+        let BatchWriter { context, writer, specs, entries, .. } = self.writer;
+        let limbs = context.limbs();
+        let places = Blocks::new(*entries, context.degree());
+        for limb in 0..limbs {
+            let width = width_of(context, limb);
+            let number = component * limbs + limb;
+            let piece_bytes = self.count * places.block * width;
+            let pieces = self.packed[number].chunks_exact(piece_bytes.max(1)).take(places.blocks);
+            for (block, piece) in pieces.enumerate() {
+                let (at, _) = places.place(self.first, block * places.block);
+                writer.write_at(&specs[number].name, (at * width) as u64, piece)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -116,6 +116,38 @@ fn batches_come_back_in_runs_of_any_length() {
     }
 }
 
+/// `[N / 64, entries, 64, width]`, and a run of entries is the same as one after the other.
+#[test]
+fn a_block_of_positions_of_all_entries_is_one_piece() {
+    let toy = Toy::new(EncryptionKind::Public);
+    let single = std::fs::read(toy.write("single", &Encryption::Public).unwrap()).unwrap();
+    let path = toy.path("run");
+    let writer = BatchWriter::create(&path, &toy.header, &toy.context, ENTRIES, &Encryption::Public).unwrap();
+    {
+        let mut run = writer.run(ENTRIES);
+        assert!(run.begin(1, ENTRIES).is_err());
+        for range in [0..1, 1..ENTRIES] {
+            run.begin(range.start, range.len()).unwrap();
+            assert!(run.put(range.end, 0, &toy.residues(0, 0)).is_err());
+            for (entry, component) in range.flat_map(|entry| [(entry, 1), (entry, 0)]) {
+                run.put(entry, component, &toy.residues(entry, component)).unwrap();
+            }
+            run.write().unwrap();
+        }
+    }
+    writer.finish().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), single);
+
+    let container = Container::open(&path, Some(Kind::Ciphertexts), &OpenLimits::default()).unwrap();
+    let section = container.section("c1.limb1").unwrap();
+    let width = *section.shape.last().unwrap();
+    assert_eq!(section.shape, [toy.context.degree() / 64, ENTRIES, 64, width]);
+    let (block, entry, position) = (2, 1, 17);
+    let bytes = &section.bytes[((block * ENTRIES + entry) * 64 + position) * width..][..width];
+    let residue = toy.residues(entry, 1)[toy.context.degree() + block * 64 + position];
+    assert_eq!(bytes, &residue.to_le_bytes()[..width]);
+}
+
 #[test]
 fn what_does_not_belong_is_a_mismatch() {
     let toy = Toy::new(EncryptionKind::Public);

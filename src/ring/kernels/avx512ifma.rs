@@ -281,6 +281,7 @@ fn load_table(table: &[u8; 64]) -> __m512i {
 }
 
 /// Eight residues are `8 * width` bytes, at most one vector: a byte permutation spreads them to lanes.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn unpack(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
     let group = LANES * width;
@@ -300,12 +301,44 @@ fn unpack(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
     _mm512_reduce_max_epu64(largest).max(portable::unpack_into(width, &packed[even * width..], &mut out[even..]))
 }
 
+pub(super) fn unpack_pieces_into(_: Token, width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
+    // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
+    unsafe { unpack_pieces(width, packed, stride, piece, out) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn unpack_pieces(width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
+    for (k, out) in out.chunks_exact_mut(piece).enumerate() {
+        unpack(width, &packed[k * stride..][..piece * width], out);
+    }
+}
+
+pub(super) fn pack_pieces_into(
+    _: Token,
+    width: usize,
+    residues: &[u64],
+    stride: usize,
+    piece: usize,
+    packed: &mut [u8],
+) {
+    // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
+    unsafe { pack_pieces(width, residues, stride, piece, packed) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn pack_pieces(width: usize, residues: &[u64], stride: usize, piece: usize, packed: &mut [u8]) {
+    for (k, residues) in residues.chunks_exact(piece).enumerate() {
+        pack(width, residues, &mut packed[k * stride..][..piece * width]);
+    }
+}
+
 pub(super) fn pack_into(_: Token, width: usize, residues: &[u64], packed: &mut [u8]) {
     // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
     unsafe { pack(width, residues, packed) }
 }
 
 /// The reverse of [`unpack`]. Whole vectors are stored where they fit: what is too much is overwritten by the next one.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn pack(width: usize, residues: &[u64], packed: &mut [u8]) {
     let group = LANES * width;

@@ -242,6 +242,16 @@ impl Kernel {
         dispatch!(self, pack_into(width, residues, packed));
     }
 
+    /// [`Self::unpack_into`] for pieces of `piece` residues: the k-th begins at byte `k * stride` of `packed`.
+    pub fn unpack_pieces_into(&self, width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
+        dispatch!(self, unpack_pieces_into(width, packed, stride, piece, out));
+    }
+
+    /// [`Self::pack_into`] for pieces of `piece` residues: the k-th goes to byte `k * stride` of `packed`.
+    pub fn pack_pieces_into(&self, width: usize, residues: &[u64], stride: usize, piece: usize, packed: &mut [u8]) {
+        dispatch!(self, pack_pieces_into(width, residues, stride, piece, packed));
+    }
+
     /// `x[i] = (from[i] - x[i]) * w`.
     pub fn subtract_from_scaled_assign(&self, m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor) {
         dispatch!(self, subtract_from_scaled_assign(m, x, from, w));

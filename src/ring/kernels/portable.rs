@@ -196,6 +196,20 @@ pub(super) fn pack_into(width: usize, residues: &[u64], packed: &mut [u8]) {
 }
 
 #[inline(always)]
+pub(super) fn unpack_pieces_into(width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
+    for (k, out) in out.chunks_exact_mut(piece).enumerate() {
+        unpack_into(width, &packed[k * stride..][..piece * width], out);
+    }
+}
+
+#[inline(always)]
+pub(super) fn pack_pieces_into(width: usize, residues: &[u64], stride: usize, piece: usize, packed: &mut [u8]) {
+    for (k, residues) in residues.chunks_exact(piece).enumerate() {
+        pack_into(width, residues, &mut packed[k * stride..][..piece * width]);
+    }
+}
+
+#[inline(always)]
 pub(super) fn subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor) {
     for (r, &minuend) in x.iter_mut().zip(from) {
         *r = m.mul_shoup(minuend + m.value() - *r, w);

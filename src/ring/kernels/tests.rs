@@ -104,6 +104,22 @@ fn wide_words_and_packed_bytes_are_read_exactly() {
                 kernel.pack_into(width, &out, &mut again);
                 assert_eq!(again, packed, "{} width {width}", kernel.name());
             }
+            // Pieces with something between them, which stays as it is.
+            for (piece, stride) in [(16, 16 * width), (16, 16 * width + 5), (7, 100)] {
+                let spaced: Vec<u8> = (0..5 * stride).map(|_| words.next() as u8).collect();
+                let mut out = vec![0; 5 * piece];
+                kernel.unpack_pieces_into(width, &spaced, stride, piece, &mut out);
+                let mut again = vec![0xee; spaced.len()];
+                kernel.pack_pieces_into(width, &out, stride, piece, &mut again);
+                for (k, out) in out.chunks_exact(piece).enumerate() {
+                    let mut expected = vec![0; piece];
+                    kernel.unpack_into(width, &spaced[k * stride..][..piece * width], &mut expected);
+                    assert_eq!(out, expected, "{} width {width}", kernel.name());
+                    let (bytes, between) = again[k * stride..][..stride].split_at(piece * width);
+                    assert_eq!(bytes, &spaced[k * stride..][..piece * width], "{} width {width}", kernel.name());
+                    assert!(between.iter().all(|&b| b == 0xee), "{} width {width}", kernel.name());
+                }
+            }
         }
     }
 }
