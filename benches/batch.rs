@@ -14,7 +14,7 @@ use nightshift::format::ModelPackage;
 use nightshift::net::sample::Random;
 use nightshift::plan::{Requirements, scales};
 use nightshift::ring::kernels::Kernel;
-use nightshift::worker::{self, RunRequest};
+use nightshift::worker::{self, CHECKPOINT_AFTER, RunRequest};
 use packing::{ImageSet, Pixels};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -86,6 +86,7 @@ fn main() -> Outcome<()> {
                 memory_limit_bytes: None,
                 kernel,
                 rates: None,
+                checkpoint_after: CHECKPOINT_AFTER,
             };
             group.bench_function(&name, |bencher| {
                 bencher.iter(|| {

@@ -6,6 +6,8 @@
 
 #[path = "fleet/kills.rs"]
 mod kills;
+#[path = "fleet/resumed.rs"]
+mod resumed;
 #[path = "fleet/toy.rs"]
 mod toy;
 #[path = "fleet/workers.rs"]

@@ -13,7 +13,7 @@ use nightshift::net::sample::{Random, random_network};
 use nightshift::net::{Calibration, LowerOptions, Network, lower};
 use nightshift::plan::{Requirements, scales};
 use nightshift::ring::kernels::Kernel;
-use nightshift::worker::{self, RunReport, RunRequest, WorkerError};
+use nightshift::worker::{self, CHECKPOINT_AFTER, RunReport, RunRequest, WorkerError};
 use packing::{Batches, ImageSet, Normalisation, Pixels};
 
 const THREADS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
@@ -121,6 +121,7 @@ fn run(job: &Path, kernel: Kernel, threads: usize) -> Result<RunReport, WorkerEr
         memory_limit_bytes: None,
         kernel,
         rates: None,
+        checkpoint_after: CHECKPOINT_AFTER,
     };
     worker::run(&request, &|_| {})
 }
@@ -316,6 +317,7 @@ fn every_wrong_file_is_refused_with_its_exit_code() {
         memory_limit_bytes: Some(1 << 20),
         kernel: Kernel::detect(),
         rates: None,
+        checkpoint_after: CHECKPOINT_AFTER,
     };
     let error = worker::run(&request, &|_| {}).unwrap_err();
     assert_eq!(error.exit_code(), ExitCode::Config, "{error}");

@@ -56,6 +56,8 @@ pub struct TaskFiles<'a> {
     pub input: &'a Path,
     /// Where the encrypted logits go.
     pub output: &'a Path,
+    /// Where the state of the work may be kept: the same for every worker that shares the scratch folder, whoever has the task.
+    pub checkpoint: &'a Path,
     /// Most memory that the task may take.
     pub memory_bytes: u64,
 }

@@ -6,6 +6,7 @@
 //! kernel tier.
 
 mod calibrate;
+mod checkpoint;
 mod prepare;
 pub mod rates;
 mod run;
@@ -14,6 +15,7 @@ mod store;
 pub(crate) mod tests;
 mod tile;
 
+pub use checkpoint::{Checkpoints, Piece, State};
 pub use run::{Engine, Event, Inputs, Results};
 
 use crate::ckks::CkksError;

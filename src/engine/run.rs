@@ -1,6 +1,7 @@
 //! The program: passes of tiles, key-switch passes, results.
 
 use super::EngineError;
+use super::checkpoint::Checkpoints;
 use super::prepare::PreparedPass;
 use super::store::{Packing, StoredPass, StoredStage, SwitchedRows, allocate};
 use super::tile::{BandPlace, TileScratch, Tiles};
@@ -102,10 +103,10 @@ impl<T> Spare<T> {
 
 /// A plan ready to run on any number of batches.
 pub struct Engine {
-    context: Context,
-    circuit: Circuit,
-    live: Live,
-    plan: Plan,
+    pub(super) context: Context,
+    pub(super) circuit: Circuit,
+    pub(super) live: Live,
+    pub(super) plan: Plan,
     key: Option<KeySwitchKey>,
     pool: rayon::ThreadPool,
 }
@@ -170,7 +171,12 @@ impl Engine {
     /// Ciphertexts that one batch computes: outputs of all stages that are stored or written.
     #[must_use]
     pub fn ciphertexts(&self) -> usize {
-        let stored = self.plan.stages.iter().enumerate().filter(|(_, plan)| plan.after != After::Fused);
+        self.ciphertexts_before(self.plan.stages.len())
+    }
+
+    /// Those of the stages before one.
+    fn ciphertexts_before(&self, stage: usize) -> usize {
+        let stored = self.plan.stages[..stage].iter().enumerate().filter(|(_, plan)| plan.after != After::Fused);
         stored.map(|(stage, _)| self.live.rows(stage).count()).sum()
     }
 
@@ -192,20 +198,28 @@ impl Engine {
         observe: &(dyn Fn(Event<'_>) + Sync),
         stop: &AtomicBool,
     ) -> Result<Results, EngineError> {
-        self.run_watched(inputs, observe, stop, None)
+        self.run_watched(inputs, observe, stop, None, None)
     }
 
-    /// As [`Self::run`], showing `watch` every stored stage's entries (tests compare them with the integer oracle).
+    /// As [`Self::run`], from a kept state on, showing `watch` every stored stage's entries (tests compare them with the integer oracle).
     pub(super) fn run_watched(
         &self,
         inputs: &dyn Inputs,
         observe: &(dyn Fn(Event<'_>) + Sync),
         stop: &AtomicBool,
         mut watch: Option<Watch<'_>>,
+        mut checkpoints: Option<&mut dyn Checkpoints>,
     ) -> Result<Results, EngineError> {
         let count = self.circuit.stages.len();
         let mut stored: Vec<StoredStage> = Vec::new();
         stored.resize_with(count, StoredStage::default);
+        let mut first = 0;
+        if let Some(kept) = &checkpoints
+            && let Some(next) = kept.next()
+        {
+            stored = self.restore(next, &**kept)?;
+            first = next;
+        }
         let output = self.plan.output();
         let outputs = self.circuit.stages[count - 1].map.outputs;
         let words = output.components * output.limbs * self.context.degree();
@@ -214,8 +228,8 @@ impl Engine {
         // What tiles write and key switches use up: the same memory for all passes.
         let mut used = allocate(0)?;
         let total = self.ciphertexts();
-        let mut done = 0;
-        for k in 0..count {
+        let mut done = self.ciphertexts_before(first);
+        for k in first..count {
             let stage_plan = &self.plan.stages[k];
             if stage_plan.after == After::Fused {
                 continue;
@@ -244,11 +258,7 @@ impl Engine {
                     if let Some(watch) = watch.as_mut() {
                         self.show(k, &pass, (&kept_packing, &kept), kept_limbs, watch);
                     }
-                    let number = stored[k].passes.len() as u32;
-                    for (at, &row) in pass.rows.iter().enumerate() {
-                        stored[k].places[row as usize] = Some((number, at as u32));
-                    }
-                    stored[k].passes.push(StoredPass { packing: kept_packing, bytes: kept });
+                    stored[k].add(&pass.rows, StoredPass { packing: kept_packing, bytes: kept });
                 } else {
                     self.to_coefficients(&pass, (&used_packing, &used), &mut results.residues, stop)?;
                 }
@@ -259,6 +269,12 @@ impl Engine {
                 if last_reader(&self.circuit, j) <= k {
                     *stage = StoredStage::default();
                 }
+            }
+            if let Some(checkpoints) = &mut checkpoints
+                && stage_plan.after == After::KeySwitch
+                && k + 1 < count
+            {
+                checkpoints.offer(&self.state(k + 1, &stored));
             }
         }
         Ok(results)

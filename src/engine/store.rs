@@ -190,6 +190,15 @@ pub(super) struct StoredStage {
 }
 
 impl StoredStage {
+    /// Adds what a pass stored, of these rows.
+    pub fn add(&mut self, rows: &[u32], pass: StoredPass) {
+        let number = self.passes.len() as u32;
+        for (at, &row) in (0..).zip(rows) {
+            self.places[row as usize] = Some((number, at));
+        }
+        self.passes.push(pass);
+    }
+
     fn group(&self, entry: usize) -> Option<(&Packing, &[u8], usize)> {
         let (pass, row) = self.places.get(entry).copied().flatten()?;
         let StoredPass { packing, bytes } = &self.passes[pass as usize];

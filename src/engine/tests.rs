@@ -1,6 +1,6 @@
 //! The engine against the integer oracle, on random networks of every layer kind in small rings.
 
-use super::{Engine, EngineError, Event, Inputs, Results};
+use super::{Checkpoints, Engine, EngineError, Event, Inputs, Piece, Results, State};
 use crate::ckks::Context;
 use crate::ckks::secret::{Decryptor, SecretEncryptor, SecretKey};
 use crate::format::FormatError;
@@ -95,6 +95,7 @@ fn check_network(circuit: &Circuit, images: &Calibration, degree: usize, what: &
                 assert_eq!(plan.stages[stage].after, After::KeySwitch);
                 stored.lock().unwrap().push((stage, row, polynomial.to_vec()));
             }),
+            None,
         )
         .unwrap();
     for (stage, row, polynomial) in stored.into_inner().unwrap() {
@@ -138,6 +139,7 @@ fn check_network(circuit: &Circuit, images: &Calibration, degree: usize, what: &
             );
         }
     }
+    check_states(&engine(kernels[0], 2), &batch, &results, what);
     let logits = decrypt(&context, &key, &plan, &results);
     let oracle = expected.last().unwrap();
     let worst = logits.iter().zip(oracle).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -148,6 +150,57 @@ fn check_network(circuit: &Circuit, images: &Calibration, degree: usize, what: &
         plan.precision.promised_bits
     );
     bits
+}
+
+/// States kept in memory; the first is gone on with.
+#[derive(Default)]
+struct Kept {
+    states: Vec<(usize, Vec<Piece<Vec<u8>>>)>,
+    goes_on: bool,
+}
+
+impl Checkpoints for Kept {
+    fn next(&self) -> Option<usize> {
+        self.goes_on.then(|| self.states[0].0)
+    }
+
+    fn load_into(&self, stage: usize, pass: usize, out: &mut [u8]) -> Result<(), FormatError> {
+        let piece = self.states[0].1.iter().find(|piece| (piece.stage, piece.pass) == (stage, pass)).unwrap();
+        out.copy_from_slice(&piece.bytes);
+        Ok(())
+    }
+
+    fn offer(&mut self, state: &State<'_>) {
+        let pieces = state.pieces.iter();
+        let pieces = pieces.map(|&Piece { stage, pass, bytes }| Piece { stage, pass, bytes: bytes.to_vec() });
+        self.states.push((state.next, pieces.collect()));
+    }
+}
+
+/// Every state is as long as its layout says, and goes on to the same words and the same later states.
+fn check_states(engine: &Engine, batch: &MemoryBatch, results: &Results, what: &str) {
+    let never = AtomicBool::new(false);
+    let mut kept = Kept::default();
+    assert_eq!(&engine.run_kept(batch, &|_| {}, &never, &mut kept).unwrap(), results, "{what}");
+    let switched = engine.plan.stages.iter().filter(|stage| stage.after == After::KeySwitch).count();
+    assert_eq!(kept.states.len(), switched, "{what}");
+    while !kept.states.is_empty() {
+        let (next, pieces) = &kept.states[0];
+        let sizes = pieces.iter().map(|piece| Piece { stage: piece.stage, pass: piece.pass, bytes: piece.bytes.len() });
+        assert_eq!(engine.layout(*next), Some(sizes.collect()), "{what}: before stage {next}");
+        let mut again = Kept { states: vec![kept.states.remove(0)], goes_on: true };
+        let done = Mutex::new((0, 0));
+        let observe = |event: Event<'_>| {
+            if let Event::Done { ciphertexts, total } = event {
+                *done.lock().unwrap() = (ciphertexts, total);
+            }
+        };
+        assert_eq!(&engine.run_kept(batch, &observe, &never, &mut again).unwrap(), results, "{what}");
+        assert_eq!(again.states[1..], kept.states, "{what}");
+        let (done, total) = *done.lock().unwrap();
+        assert_eq!(done, total, "{what}");
+    }
+    assert_eq!((engine.layout(0), engine.layout(engine.plan.stages.len())), (None, None));
 }
 
 #[test]

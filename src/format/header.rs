@@ -49,12 +49,21 @@ pub enum Kind {
     Results,
     /// A model package.
     Model,
+    /// A batch's state between two stages.
+    Checkpoint,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::SecretKey, Self::PublicKey, Self::EvaluationKey, Self::Ciphertexts, Self::Results, Self::Model];
+    pub const ALL: [Self; 7] = [
+        Self::SecretKey,
+        Self::PublicKey,
+        Self::EvaluationKey,
+        Self::Ciphertexts,
+        Self::Results,
+        Self::Model,
+        Self::Checkpoint,
+    ];
 
     /// The word in `nightshift.kind`.
     pub fn name(self) -> &'static str {
@@ -65,6 +74,7 @@ impl Kind {
             Self::Ciphertexts => "ciphertexts",
             Self::Results => "results",
             Self::Model => "model",
+            Self::Checkpoint => "checkpoint",
         }
     }
 

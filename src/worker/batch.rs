@@ -10,6 +10,7 @@ use jobs::{Digest, FileRole, JobsError, manifest};
 
 use super::WorkerError;
 use super::ahead::Ahead;
+use super::checkpoint::{CheckpointPlace, FileCheckpoints, StateOwner};
 use super::clock::Clock;
 use super::prepared::Prepared;
 use crate::engine::{Event, Inputs};
@@ -29,6 +30,8 @@ pub struct BatchWork<'a> {
     pub input_path: &'a Path,
     /// Where the encrypted logits go.
     pub output_path: &'a Path,
+    /// Where its state is kept while it is worked on.
+    pub checkpoint: CheckpointPlace<'a>,
 }
 
 impl Inputs for EncryptedBatch {
@@ -94,7 +97,15 @@ impl Prepared {
             Event::Polynomials { stage, .. } => clock.begin(format!("stage {stage}: polynomials")),
             Event::Done { ciphertexts, .. } => advance(ciphertexts),
         };
-        let results = self.engine.run_until(&input, &observe, stop);
+        let owner = StateOwner {
+            plan_id: &self.plan_id,
+            key_id: &self.key_id,
+            job_id: work.job_id,
+            batch: index,
+            input_digest: &found,
+        };
+        let mut checkpoints = FileCheckpoints::open(work.checkpoint, &owner, &self.engine);
+        let results = self.engine.run_kept(&input, &observe, stop, &mut checkpoints);
         let results = results.map_err(|source| WorkerError::Engine { batch: index, source: Box::new(source) })?;
         clock.begin("write results");
         write_results(
@@ -108,6 +119,7 @@ impl Prepared {
             &results.residues,
         )?;
         let output_stamp = stamp_file(work.output_path)?;
+        checkpoints.end();
         Ok(BatchReceipt {
             input: batch.input.digest,
             output: batch.output.clone(),

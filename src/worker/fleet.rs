@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jobs::receipt::Cost;
 use jobs::runner::{Compute, Computed, TaskFiles, Trouble};
@@ -12,6 +12,7 @@ use jobs::trust::Ledger;
 use jobs::{Digest, ExitCode, JobsError, SigningKey, TrustedKeys, manifest};
 
 use super::batch::BatchWork;
+use super::checkpoint::CheckpointPlace;
 use super::memory::peak_bytes;
 use super::prepared::{Machine, Planned, Prepared, check_own_limit};
 use super::{CODE_COMMIT, Trust, WorkerError};
@@ -27,6 +28,7 @@ pub struct Fleet {
     ready: Mutex<Vec<(Pair, Arc<Prepared>)>>,
     /// How many are kept.
     kept: usize,
+    checkpoint_after: Duration,
     trust: FleetTrust,
 }
 
@@ -42,9 +44,10 @@ pub struct FleetTrust {
 }
 
 impl Fleet {
-    /// For a worker of so many slots: each may have a model and key of its own.
-    pub fn new(machine: Machine, slots: usize, trust: FleetTrust) -> Self {
-        Self { machine, ready: Mutex::default(), kept: slots.max(1), trust }
+    /// For a worker of so many slots: each may have a model and key of its own. Of a batch that takes longer than `checkpoint_after` the
+    /// state is kept now and then.
+    pub fn new(machine: Machine, slots: usize, checkpoint_after: Duration, trust: FleetTrust) -> Self {
+        Self { machine, ready: Mutex::default(), kept: slots.max(1), checkpoint_after, trust }
     }
 
     /// Whether the job may be worked on; refusals come before anything that it names is looked at.
@@ -93,6 +96,7 @@ impl Fleet {
             batch: &files.manifest.batches[files.index],
             input_path: files.input,
             output_path: files.output,
+            checkpoint: CheckpointPlace { path: files.checkpoint, after: self.checkpoint_after },
         };
         let batch = prepared.run_batch(&work, stop, &|_| {})?;
         let cost = prepared.cost();

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod batch;
+mod checkpoint;
 mod clock;
 mod error;
 #[cfg(feature = "exact")]
@@ -18,6 +19,7 @@ mod run;
 mod trust;
 
 pub use batch::BatchWork;
+pub use checkpoint::{CHECKPOINT_AFTER, CheckpointPlace};
 pub use error::WorkerError;
 pub use fleet::{Fleet, FleetTrust};
 pub use memory::{available_bytes, free_bytes, peak_bytes};

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jobs::receipt::{self, Cost, Outcome};
 use jobs::{ExitCode, FileRole, JobManifest, JobsError, LoadedJob, Receipt, manifest};
 
 use super::ahead::Ahead;
 use super::batch::BatchWork;
+use super::checkpoint::CheckpointPlace;
 use super::clock::Clock;
 use super::memory::peak_bytes;
 use super::prepared::{Machine, Planned, Prepared};
@@ -31,6 +32,8 @@ pub struct RunRequest {
     pub memory_limit_bytes: Option<u64>,
     /// Kernel tier.
     pub kernel: Kernel,
+    /// Work from which on a batch's state is kept, in the job's folder, so that it is not lost.
+    pub checkpoint_after: Duration,
     /// Rates of this machine that `calibrate` wrote, in place of those in the user's cache. For what is foretold only.
     pub rates: Option<PathBuf>,
 }
@@ -250,8 +253,15 @@ fn evaluate_ahead<'scope>(
         let since = Instant::now();
         let (input_path, output_path) = (job.input_path(batch)?, job.output_path(batch)?);
         let on_its_way = ahead.take().unwrap_or_else(|| Ok(Ahead::Waiting(input_path.clone())))?;
-        let work =
-            BatchWork { job_id: &manifest.job_id, index, batch, input_path: &input_path, output_path: &output_path };
+        let checkpoint_path = checkpoint_beside(&output_path);
+        let work = BatchWork {
+            job_id: &manifest.job_id,
+            index,
+            batch,
+            input_path: &input_path,
+            output_path: &output_path,
+            checkpoint: CheckpointPlace { path: &checkpoint_path, after: request.checkpoint_after },
+        };
         let advance = |done: usize| observe(WorkerEvent::Progress { ciphertexts: (index * each + done) as u64 });
         let mut taken = || ahead = begin_batch(manifest.batches.get(index + 1));
         receipt.batches.push(prepared.run_batch_ahead(&work, on_its_way, &mut taken, &never, &advance)?);
@@ -259,6 +269,12 @@ fn evaluate_ahead<'scope>(
     }
     receipt.totals = clock.finish();
     Ok(())
+}
+
+/// `.NAME.checkpoint` in the folder of the results.
+fn checkpoint_beside(output_path: &Path) -> PathBuf {
+    let name = output_path.file_name().unwrap_or_default().to_string_lossy();
+    output_path.with_file_name(format!(".{name}.checkpoint"))
 }
 
 /// All that is checked before any batch is looked at: options, model, plan, key, memory.

@@ -15,7 +15,7 @@ use nightshift::net::sample::{Random, random_network};
 use nightshift::net::{Calibration, LowerOptions, lower};
 use nightshift::plan::{Requirements, scales};
 use nightshift::ring::kernels::Kernel;
-use nightshift::worker::{self, RunRequest};
+use nightshift::worker::{self, CHECKPOINT_AFTER, RunRequest};
 use packing::{Batches, ImageSet, Normalisation, Pixels};
 
 const THREADS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
@@ -113,6 +113,7 @@ impl Toy {
             memory_limit_bytes: None,
             kernel: Kernel::detect(),
             rates: None,
+            checkpoint_after: CHECKPOINT_AFTER,
         };
         worker::run(&request, &|_| {}).unwrap();
         let manifest = manifest::load(&folder.join("job.toml")).unwrap().manifest().clone();

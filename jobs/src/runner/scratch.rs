@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! SCRATCH/cache/DIGEST             models and keys, by content; brought down once
+//! SCRATCH/checkpoints/JOB-BATCH    the state of a batch that takes long, for whoever goes on with it
 //! SCRATCH/run-XXXXXX/lock          held as long as the worker lives
 //! SCRATCH/run-XXXXXX/JOB-BATCH-EPOCH/   one task's files
 //! ```
@@ -17,11 +18,13 @@ use std::time::{Duration, SystemTime};
 
 use crate::digest::{Digest, digest_file};
 use crate::error::{JobsError, Result};
-use crate::queue::Lease;
+use crate::queue::{Lease, TaskId};
 use crate::store::Store;
 
 /// Cached files that nobody used for so long are removed.
 const CACHE_AGE: Duration = Duration::from_secs(30 * 86_400);
+/// States that nobody went on from for so long are removed.
+const CHECKPOINT_AGE: Duration = Duration::from_secs(7 * 86_400);
 /// Temporary files and half-made folders of so long ago are nobody's.
 const REMAINS_AGE: Duration = Duration::from_secs(86_400);
 
@@ -29,6 +32,7 @@ const REMAINS_AGE: Duration = Duration::from_secs(86_400);
 #[derive(Debug)]
 pub struct Scratch {
     cache: PathBuf,
+    checkpoints: PathBuf,
     run: PathBuf,
     /// Locked; the lock ends with the process, however that ends.
     _lock: File,
@@ -69,9 +73,12 @@ impl Scratch {
             move |source| JobsError::Create { path, source }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(create(folder))?;
-        let cache = folder.join("cache");
-        DirBuilder::new().recursive(true).mode(0o700).create(&cache).map_err(create(&cache))?;
-        remove_remains(folder, &cache);
+        let [cache, checkpoints] = ["cache", "checkpoints"].map(|name| folder.join(name));
+        for (inner, age) in [(&cache, CACHE_AGE), (&checkpoints, CHECKPOINT_AGE)] {
+            DirBuilder::new().recursive(true).mode(0o700).create(inner).map_err(create(inner))?;
+            remove_old(inner, age);
+        }
+        remove_remains(folder);
         // Under another name until its lock is held: a folder `run-..` without a holder is a dead worker's.
         let new = tempfile::Builder::new().prefix("new-").tempdir_in(folder).map_err(create(folder))?.keep();
         let lock_path = new.join("lock");
@@ -80,7 +87,7 @@ impl Scratch {
         let run = folder.join(name);
         let placed = lock.lock().and_then(|()| fs::rename(&new, &run));
         placed.map_err(|source| JobsError::Write { path: lock_path, source })?;
-        Ok(Self { cache, run, _lock: lock, checked: Mutex::default(), _own: own })
+        Ok(Self { cache, checkpoints, run, _lock: lock, checked: Mutex::default(), _own: own })
     }
 
     /// This worker's folder.
@@ -101,6 +108,11 @@ impl Scratch {
             made => made.map_err(create)?,
         }
         Ok(TaskFolder(path))
+    }
+
+    /// Where the state of a task may be kept.
+    pub(super) fn checkpoint(&self, task: TaskId) -> PathBuf {
+        self.checkpoints.join(format!("{}-{}", task.job, task.batch))
     }
 
     /// The cached file of this digest, brought down where it is not there or not what it should be.
@@ -137,27 +149,32 @@ impl Drop for TaskFolder {
     }
 }
 
-/// Removes what killed workers left and what the cache has no use for. What resists is left for another time.
-fn remove_remains(folder: &Path, cache: &Path) {
-    let older_than = |path: &Path, age: Duration| {
-        let modified = path.symlink_metadata().and_then(|metadata| metadata.modified());
-        modified.is_ok_and(|time| time.elapsed().is_ok_and(|elapsed| elapsed > age))
-    };
+fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = path.symlink_metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|elapsed| elapsed > age))
+}
+
+/// Removes what killed workers left. What resists is left for another time.
+fn remove_remains(folder: &Path) {
     for path in entries(folder) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_dead = if name.starts_with("run-") {
             File::open(path.join("lock"))
                 .is_ok_and(|lock| lock.try_lock().is_ok_and(|()| fs::remove_dir_all(&path).is_ok()))
         } else {
-            name.starts_with("new-") && older_than(&path, REMAINS_AGE)
+            name.starts_with("new-") && is_older(&path, REMAINS_AGE)
         };
         if is_dead {
             let _left = fs::remove_dir_all(&path);
         }
     }
-    for path in entries(cache) {
+}
+
+/// Removes files that nobody used for so long.
+fn remove_old(folder: &Path, age: Duration) {
+    for path in entries(folder) {
         let is_temporary = path.extension().is_some_and(|ending| ending == "tmp");
-        if older_than(&path, if is_temporary { REMAINS_AGE } else { CACHE_AGE }) {
+        if is_older(&path, if is_temporary { REMAINS_AGE } else { age }) {
             let _left = fs::remove_file(&path);
         }
     }
@@ -184,6 +201,23 @@ mod tests {
         let path = live.folder().to_owned();
         drop(live);
         assert!(!path.exists() && second.folder().is_dir());
+    }
+
+    #[test]
+    fn what_nobody_used_for_long_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Scratch::open(folder.path()).unwrap());
+        let old = SystemTime::now() - CHECKPOINT_AGE - Duration::from_secs(60);
+        for (name, stays) in [("cache/model", true), ("checkpoints/state", false), ("checkpoints/.x.tmp", false)] {
+            let path = folder.path().join(name);
+            File::create(&path).unwrap().set_modified(old).unwrap();
+            drop(Scratch::open(folder.path()).unwrap());
+            assert_eq!(path.exists(), stays, "{name}");
+        }
+        let new = folder.path().join("checkpoints/new");
+        fs::write(&new, b"state").unwrap();
+        drop(Scratch::open(folder.path()).unwrap());
+        assert!(new.exists());
     }
 
     #[test]

@@ -139,6 +139,7 @@ fn work(
         eval_key: &eval_key,
         input: &input,
         output: &output,
+        checkpoint: &parts.scratch.checkpoint(lease.task),
         memory_bytes,
     };
     let computed = compute(parts, &files, stop)?;

@@ -68,6 +68,9 @@ pub struct WorkArgs {
     /// After SIGTERM, how long running batches may go on before they are handed back, such as 30s
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     pub grace: Duration,
+    /// Keep a batch's state in the scratch folder from so much work on, for whoever goes on with it there
+    #[arg(long, value_name = "TIME", default_value = "1min", value_parser = parse_duration)]
+    pub checkpoint_after: Duration,
     /// This worker's name in the queue [default: the host's name and the process's number]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

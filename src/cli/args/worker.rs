@@ -1,10 +1,12 @@
 //! Arguments of `nightshift-worker`, the command of the machine that holds no secret.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::values::parse_duration;
 use super::{
     ByteSize, DoctorArgs, Global, Isa, JobsArgs, MetricsArgs, SigningKeygenArgs, StatusArgs, TrustArgs, WorkArgs,
 };
@@ -85,6 +87,9 @@ pub struct RunArgs {
     /// Rates that calibrate wrote, for the seconds foretold [default: those in the user's cache]
     #[arg(long, value_name = "FILE")]
     pub rates: Option<PathBuf>,
+    /// Keep a batch's state beside its results from so much work on, and go on from it
+    #[arg(long, value_name = "TIME", default_value = "1min", value_parser = parse_duration)]
+    pub checkpoint_after: Duration,
     /// Signatures.
     #[command(flatten)]
     pub trust: TrustArgs,

@@ -18,7 +18,7 @@ use crate::client::{self, DecryptReport, DecryptRequest, EncryptReport, EncryptR
 use crate::format::ModelPackage;
 use crate::plan::{Plan, Requirements, scales};
 use crate::ring::kernels::Kernel;
-use crate::worker::{self, RunReport, RunRequest};
+use crate::worker::{self, CHECKPOINT_AFTER, RunReport, RunRequest};
 use compare::{Comparison, compare};
 use steps::Figures;
 pub(super) use steps::Steps;
@@ -153,6 +153,7 @@ pub(super) fn journey(
         memory_limit_bytes: None,
         kernel,
         rates: None,
+        checkpoint_after: CHECKPOINT_AFTER,
     };
     let ran = worker::run(&request, &run::observer(&*context.progress))?;
     context.progress.end();

@@ -30,6 +30,7 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Report, CliError> {
         memory_limit_bytes: args.memory_limit.map(ByteSize::bytes),
         kernel,
         rates: args.rates.clone(),
+        checkpoint_after: args.checkpoint_after,
     };
     let mut figures = Figures::start(&args.metrics, kernel.name())?;
     let outcome = run_trusted(&args.trust, &request, &*context.progress);

@@ -67,7 +67,7 @@ pub fn run(args: &WorkArgs, context: &Context) -> Result<Report, CliError> {
     let parts = Parts {
         queue: Arc::from(queue),
         store,
-        compute: Arc::new(Fleet::new(machine, args.concurrency, trust)),
+        compute: Arc::new(Fleet::new(machine, args.concurrency, args.checkpoint_after, trust)),
         scratch,
         options,
         capacity: Box::new(capacity),
