@@ -98,6 +98,9 @@ impl Bench {
             threads: NonZeroUsize::new(2).unwrap(),
             limit: None,
             created: "2026-01-01T00:00:00Z",
+            tenant: None,
+            queue: None,
+            signing: None,
         };
         exact::encrypt(&request, &|| {}).unwrap();
     }
@@ -110,13 +113,14 @@ impl Bench {
             threads,
             memory_limit_bytes: None,
             kernel: Kernel::detect(),
+            rates: None,
         };
         worker::run(&request, &|_| {})
     }
 
     fn decrypt(&self, job: &str) -> Result<ExactDecrypted, ClientError> {
         let job = self.path(job).join("job.toml");
-        exact::decrypt(&self.path("keys/secret.key"), &job, None, &|| {})
+        exact::decrypt(&self.path("keys/secret.key"), &job, None, None, &|| {})
     }
 }
 
@@ -144,12 +148,17 @@ fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
         let wanted = circuit.evaluate(image).unwrap();
         let label = argmax(&wanted).unwrap();
         seen[label] = true;
-        let odds = noise.odds(circuit, &circuit.trace(image).unwrap());
-        for (found, wanted) in prediction.scores.iter().zip(&wanted) {
-            let deviations = (found - wanted).abs() / (odds.margin_deviation * circuit.logits.unit);
-            assert!(deviations < 6.0, "{deviations}: {:?} {wanted:?}", prediction.scores);
+        let trace = circuit.trace(image).unwrap();
+        let odds = noise.odds(circuit, &trace);
+        for ((found, wanted), reach) in prediction.scores.iter().zip(&wanted).zip(&odds.reach) {
+            let reach = reach * circuit.logits.unit;
+            assert!((found - wanted).abs() <= reach, "{reach}: {:?} {wanted:?}", prediction.scores);
         }
-        assert!(usize::from(prediction.label) == label || odds.unsure(), "{:?} {wanted:?}", prediction.scores);
+        let found = usize::from(prediction.label);
+        assert!(
+            odds.explains(&trace.logits, label) && odds.explains(&trace.logits, found),
+            "{prediction:?} {wanted:?}"
+        );
     }
     assert!(seen.iter().filter(|&&seen| seen).count() > 1, "{seen:?}");
 
@@ -192,7 +201,7 @@ fn files_that_are_damaged_or_of_another_key_or_engine_are_refused() {
 
     // Another key of the same model.
     exact::keygen(&bench.model, &bench.path("other")).unwrap();
-    let refused = exact::decrypt(&bench.path("other/secret.key"), &bench.path("job/job.toml"), None, &|| {});
+    let refused = exact::decrypt(&bench.path("other/secret.key"), &bench.path("job/job.toml"), None, None, &|| {});
     assert_eq!(refused.unwrap_err().exit_code(), ExitCode::Mismatch);
 
     // A package and keys of the other engine.
@@ -209,7 +218,7 @@ fn files_that_are_damaged_or_of_another_key_or_engine_are_refused() {
     };
     package.write(&bench.path("ckks.nsm")).unwrap();
     client::keygen(&package, &Requirements::default(), &bench.path("ckks"), Kernel::detect()).unwrap();
-    let refused = exact::decrypt(&bench.path("ckks/secret.key"), &bench.path("job/job.toml"), None, &|| {});
+    let refused = exact::decrypt(&bench.path("ckks/secret.key"), &bench.path("job/job.toml"), None, None, &|| {});
     let error = refused.unwrap_err();
     assert!(error.to_string().contains("engine mismatch: found ckks, expected tfhe"), "{error}");
     assert_eq!(error.exit_code(), ExitCode::Mismatch);

@@ -9,7 +9,7 @@ use jobs::{FileRole, LoadedJob, Receipt, manifest};
 
 use super::WorkerError;
 use super::batch::{check_digest, check_place};
-use super::prepared::check_memory;
+use super::prepared::{check_memory, check_own_limit};
 use super::run::{RunRequest, WorkerEvent};
 use crate::exact::{Engine, EvaluationKey, PARAMETERS, plan_id};
 use crate::format::lwe::{self, BatchShape, KeyShape, LweBatch};
@@ -46,6 +46,7 @@ pub(super) fn evaluate(
         job.output_path(batch)?;
     }
     let needed_bytes = peak_bytes(&model, request.threads);
+    check_own_limit(manifest, needed_bytes)?;
     check_memory(needed_bytes, request.memory_limit_bytes)?;
 
     let parameters = PARAMETERS.text();
