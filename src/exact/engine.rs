@@ -112,32 +112,31 @@ impl Engine {
         self.pool.install(work)
     }
 
-    /// Seconds that an image should take, from a few groups of bootstraps on each thread, done here.
+    /// Seconds that an image should take, from a few groups of each stage's neurons on every thread, done here.
     #[must_use]
     pub fn image_secs(&self) -> f64 {
         const GROUPS: usize = 2;
-        let (threads, group) = (self.pool.current_num_threads(), self.group(self.circuit.neurons()));
-        let (degree, unit) = (PARAMETERS.polynomial_size, self.units.last().copied().unwrap_or(0));
+        let degree = PARAMETERS.polynomial_size;
         // The time does not depend on what is in a ciphertext.
-        let sum: Vec<u64> = (0..=degree as u64).map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
-        let table = [1_i16, 2, 3, 4];
-        let run = |groups: usize| {
-            let rotate = |scratch: &mut Scratch| {
-                let neurons = (0..group).map(|_| (sum.clone(), &table[..]));
-                drop(self.look_up(neurons, unit, scratch));
-            };
-            self.pool.install(|| {
-                (0..groups * threads)
-                    .into_par_iter()
-                    .with_max_len(1)
-                    .for_each_init(|| self.scratch(), |scratch, _| rotate(scratch));
-            });
-        };
-        run(1);
+        let made_up: Vec<u64> = (0..=degree as u64).map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let inputs = self.circuit.inputs();
+        let masks = vec![made_up[..degree].to_vec(); inputs.div_ceil(degree)];
+        let mut made = Hidden { masks, bodies: vec![0x9e37_79b9; inputs], values: Vec::new() };
+        let mut secs = 0.0;
+        for (index, stage) in self.circuit.stages.iter().enumerate() {
+            let rows = stage.rows.len();
+            let some = rows.min(GROUPS * GROUP * self.pool.current_num_threads());
+            if index == 0 {
+                drop(self.stage(index, &made.inputs(), some.div_ceil(GROUPS), &|| {}));
+            }
+            let since = Instant::now();
+            drop(self.stage(index, &made.inputs(), some, &|| {}));
+            secs += since.elapsed().as_secs_f64() * rows as f64 / some.max(1) as f64;
+            made.values = vec![made_up.clone(); rows];
+        }
         let since = Instant::now();
-        run(GROUPS);
-        let each_secs = since.elapsed().as_secs_f64() / (GROUPS * group * threads) as f64;
-        each_secs * self.circuit.neurons() as f64
+        drop(self.pool.install(|| self.results(&made)));
+        secs + since.elapsed().as_secs_f64()
     }
 
     /// Neurons that are rotated together in a stage of so many: all threads should have some.
@@ -159,41 +158,41 @@ impl Engine {
         same_size("bodies of an image", bodies.len(), self.circuit.inputs())?;
         same_size("seeds of an image", seeds.len(), bodies.len().div_ceil(PARAMETERS.polynomial_size))?;
         let masks: Vec<Vec<u64>> = seeds.iter().map(expand_mask).collect();
-        let mut values = Vec::new();
-        for (stage, units) in self.circuit.stages.iter().zip(self.units.windows(2)) {
-            let inputs = if values.is_empty() { image(&masks, bodies) } else { Inputs::Values(&values) };
-            let [read, given] = [units[0], units[1]];
-            let (rows, group) = (stage.rows.len(), self.group(stage.rows.len()));
-            let next: Vec<Vec<Vec<u64>>> = self.pool.install(|| {
-                (0..rows.div_ceil(group))
-                    .into_par_iter()
-                    .with_max_len(1)
-                    .map_init(
-                        || self.scratch(),
-                        |scratch, at| {
-                            let picked = at * group..rows.min((at + 1) * group);
-                            let sum = |row| (sum_row(&stage.rows, row, read, &inputs), stage.table(row));
-                            let values = self.look_up(picked.map(sum), given, scratch);
-                            values.iter().for_each(|_| done());
-                            values
-                        },
-                    )
-                    .collect()
-            });
-            values = next.concat();
+        let mut hidden = Hidden { masks, bodies: bodies.to_vec(), values: Vec::new() };
+        for (index, stage) in self.circuit.stages.iter().enumerate() {
+            hidden.values = self.stage(index, &hidden.inputs(), stage.rows.len(), done);
         }
-        Ok(Hidden { masks, bodies: bodies.to_vec(), values })
+        Ok(hidden)
+    }
+
+    /// Values of a stage's first `rows` neurons.
+    fn stage(&self, index: usize, inputs: &Inputs<'_>, rows: usize, done: &(dyn Fn() + Sync)) -> Vec<Vec<u64>> {
+        let (stage, group) = (&self.circuit.stages[index], self.group(rows));
+        let [read, given] = [self.units[index], self.units[index + 1]];
+        let values: Vec<Vec<Vec<u64>>> = self.pool.install(|| {
+            (0..rows.div_ceil(group))
+                .into_par_iter()
+                .with_max_len(1)
+                .map_init(
+                    || self.scratch(),
+                    |scratch, at| {
+                        let picked = at * group..rows.min((at + 1) * group);
+                        let sum = |row| (sum_row(&stage.rows, row, read, inputs), stage.table(row));
+                        let values = self.look_up(picked.map(sum), given, scratch);
+                        values.iter().for_each(|_| done());
+                        values
+                    },
+                )
+                .collect()
+        });
+        values.concat()
     }
 
     /// The last map's sums under the small key, rounded.
     fn results(&self, hidden: &Hidden) -> Vec<u16> {
         let rows = &self.circuit.logits.rows;
         let unit = self.units.last().copied().unwrap_or(0);
-        let inputs = if self.circuit.stages.is_empty() {
-            image(&hidden.masks, &hidden.bodies)
-        } else {
-            Inputs::Values(&hidden.values)
-        };
+        let inputs = hidden.inputs();
         let class = |row: usize| {
             let p: &LweParameters = &PARAMETERS;
             let sum = LweCiphertext::from_container(sum_row(rows, row, unit, &inputs), p.modulus());
@@ -274,8 +273,15 @@ struct Hidden {
     values: Vec<Vec<u64>>,
 }
 
-fn image<'a>(masks: &'a [Vec<u64>], bodies: &'a [u32]) -> Inputs<'a> {
-    Inputs::Image { masks, bodies }
+impl Hidden {
+    /// What the next map reads: the image until there are values.
+    fn inputs(&self) -> Inputs<'_> {
+        if self.values.is_empty() {
+            Inputs::Image { masks: &self.masks, bodies: &self.bodies }
+        } else {
+            Inputs::Values(&self.values)
+        }
+    }
 }
 
 /// The mask of a seeded ring ciphertext.

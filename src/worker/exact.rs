@@ -69,7 +69,8 @@ pub(super) fn evaluate(
     let neurons = model.circuit.neurons() as u64;
     let engine = Engine::new(model.circuit, &key, request.threads)?;
     drop(key);
-    let predicted_secs = engine.image_secs() * manifest.images as f64;
+    let images_secs = engine.image_secs() * manifest.images as f64;
+    let predicted_secs = start.elapsed().as_secs_f64() + images_secs;
     let result_bytes = (shape.classes * shape.coefficients * 2) as u64 * manifest.images;
     receipt.predicted =
         Some(Cost { elapsed_secs: predicted_secs, peak_bytes: needed_bytes, output_bytes: result_bytes });
