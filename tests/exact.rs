@@ -7,9 +7,10 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use jobs::{ExitCode, Receipt, manifest};
+use jobs::trust::Signed;
+use jobs::{ExitCode, Receipt, SigningKey, TrustedKeys, manifest};
 use nightshift::client::exact::{self, ExactDecrypted, ExactEncryptRequest};
-use nightshift::client::{self, ClientError};
+use nightshift::client::{self, ClientError, RequestSigning};
 use nightshift::exact::Noise;
 use nightshift::format::{ErrorKind, ModelPackage, TablePackage};
 use nightshift::net::network::{InputSpec, Layer, Op};
@@ -18,7 +19,7 @@ use nightshift::net::tables::{TableOptions, quantise};
 use nightshift::net::{Calibration, LowerOptions, Network, lower};
 use nightshift::plan::Requirements;
 use nightshift::ring::kernels::Kernel;
-use nightshift::worker::{self, RunReport, RunRequest, WorkerError};
+use nightshift::worker::{self, RunReport, RunRequest, Trust, WorkerError};
 use packing::{ImageSet, Pixels, argmax};
 
 const SIDE: usize = 6;
@@ -88,6 +89,10 @@ impl Bench {
     }
 
     fn encrypt(&self, set: &ImageSet, job: &str) {
+        self.encrypt_signed(set, job, None);
+    }
+
+    fn encrypt_signed(&self, set: &ImageSet, job: &str, signing: Option<RequestSigning<'_>>) {
         let request = ExactEncryptRequest {
             key_path: &self.path("keys/secret.key"),
             model_path: &self.path("model.nsm"),
@@ -100,12 +105,16 @@ impl Bench {
             created: "2026-01-01T00:00:00Z",
             tenant: None,
             queue: None,
-            signing: None,
+            signing,
         };
         exact::encrypt(&request, &|| {}).unwrap();
     }
 
     fn run(&self, job: &str, threads: usize) -> Result<RunReport, WorkerError> {
+        self.run_trusted(job, threads, &Trust::default())
+    }
+
+    fn run_trusted(&self, job: &str, threads: usize, trust: &Trust<'_>) -> Result<RunReport, WorkerError> {
         let request = RunRequest {
             job_path: self.path(job).join("job.toml"),
             model: None,
@@ -115,12 +124,16 @@ impl Bench {
             kernel: Kernel::detect(),
             rates: None,
         };
-        worker::run(&request, &|_| {})
+        worker::run_trusted(&request, trust, &|_| {})
     }
 
     fn decrypt(&self, job: &str) -> Result<ExactDecrypted, ClientError> {
+        self.decrypt_trusting(job, None)
+    }
+
+    fn decrypt_trusting(&self, job: &str, workers: Option<&TrustedKeys>) -> Result<ExactDecrypted, ClientError> {
         let job = self.path(job).join("job.toml");
-        exact::decrypt(&self.path("keys/secret.key"), &job, None, None, &|| {})
+        exact::decrypt(&self.path("keys/secret.key"), &job, None, workers, &|| {})
     }
 }
 
@@ -224,4 +237,27 @@ fn files_that_are_damaged_or_of_another_key_or_engine_are_refused() {
     assert_eq!(error.exit_code(), ExitCode::Mismatch);
     assert_eq!(TablePackage::open(&bench.path("ckks.nsm")).unwrap_err().kind(), ErrorKind::Mismatch);
     assert_eq!(ModelPackage::open(&bench.path("model.nsm")).unwrap_err().kind(), ErrorKind::Mismatch);
+}
+
+#[test]
+fn requests_are_signed_and_receipts_must_be_where_keys_are_given() {
+    let bench = Bench::new();
+    let [client, worker, other] = [1, 2, 3].map(|seed| SigningKey::from_seed(&[seed; 32]));
+    let trusted = |name: &str, key: &SigningKey| TrustedKeys::load(&key.write_new(&bench.path(name)).unwrap()).unwrap();
+    let (clients, workers) = (trusted("client", &client), trusted("worker", &worker));
+    bench.encrypt(&images(1, 4), "unsigned");
+    bench.encrypt_signed(&images(1, 4), "job", Some(RequestSigning { key: &client, expires_unix_secs: None }));
+    let trust = Trust { requests: Some(&clients), ..Trust::default() };
+    assert_eq!(bench.run_trusted("unsigned", 1, &trust).unwrap_err().exit_code(), ExitCode::Permission);
+
+    bench.run_trusted("job", 1, &trust).unwrap();
+    assert_eq!(bench.decrypt("job").unwrap().receipt_signed, Signed::Not);
+    assert_eq!(bench.decrypt_trusting("job", Some(&workers)).unwrap_err().exit_code(), ExitCode::Permission);
+    for (key, is_trusted) in [(&other, false), (&worker, true)] {
+        bench.run_trusted("job", 1, &Trust { signing: Some(key), ..trust }).unwrap();
+        match bench.decrypt_trusting("job", Some(&workers)) {
+            Ok(done) => assert!(is_trusted && done.receipt_signed == Signed::Trusted(key.verifying_key())),
+            Err(error) => assert!(!is_trusted && error.exit_code() == ExitCode::Permission, "{error}"),
+        }
+    }
 }
