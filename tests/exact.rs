@@ -7,9 +7,10 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use jobs::{ExitCode, Receipt, manifest};
+use jobs::trust::Signed;
+use jobs::{ExitCode, Receipt, SigningKey, TrustedKeys, manifest};
 use nightshift::client::exact::{self, ExactDecrypted, ExactEncryptRequest};
-use nightshift::client::{self, ClientError};
+use nightshift::client::{self, ClientError, RequestSigning};
 use nightshift::exact::Noise;
 use nightshift::format::{ErrorKind, ModelPackage, TablePackage};
 use nightshift::net::network::{InputSpec, Layer, Op};
@@ -18,7 +19,7 @@ use nightshift::net::tables::{TableOptions, quantise};
 use nightshift::net::{Calibration, LowerOptions, Network, lower};
 use nightshift::plan::Requirements;
 use nightshift::ring::kernels::Kernel;
-use nightshift::worker::{self, RunReport, RunRequest, WorkerError};
+use nightshift::worker::{self, CHECKPOINT_AFTER, RunReport, RunRequest, Trust, WorkerError};
 use packing::{ImageSet, Pixels, argmax};
 
 const SIDE: usize = 6;
@@ -88,6 +89,10 @@ impl Bench {
     }
 
     fn encrypt(&self, set: &ImageSet, job: &str) {
+        self.encrypt_signed(set, job, None);
+    }
+
+    fn encrypt_signed(&self, set: &ImageSet, job: &str, signing: Option<RequestSigning<'_>>) {
         let request = ExactEncryptRequest {
             key_path: &self.path("keys/secret.key"),
             model_path: &self.path("model.nsm"),
@@ -98,11 +103,18 @@ impl Bench {
             threads: NonZeroUsize::new(2).unwrap(),
             limit: None,
             created: "2026-01-01T00:00:00Z",
+            tenant: None,
+            queue: None,
+            signing,
         };
         exact::encrypt(&request, &|| {}).unwrap();
     }
 
     fn run(&self, job: &str, threads: usize) -> Result<RunReport, WorkerError> {
+        self.run_trusted(job, threads, &Trust::default())
+    }
+
+    fn run_trusted(&self, job: &str, threads: usize, trust: &Trust<'_>) -> Result<RunReport, WorkerError> {
         let request = RunRequest {
             job_path: self.path(job).join("job.toml"),
             model: None,
@@ -110,13 +122,19 @@ impl Bench {
             threads,
             memory_limit_bytes: None,
             kernel: Kernel::detect(),
+            rates: None,
+            checkpoint_after: CHECKPOINT_AFTER,
         };
-        worker::run(&request, &|_| {})
+        worker::run_trusted(&request, trust, &|_| {})
     }
 
     fn decrypt(&self, job: &str) -> Result<ExactDecrypted, ClientError> {
+        self.decrypt_trusting(job, None)
+    }
+
+    fn decrypt_trusting(&self, job: &str, workers: Option<&TrustedKeys>) -> Result<ExactDecrypted, ClientError> {
         let job = self.path(job).join("job.toml");
-        exact::decrypt(&self.path("keys/secret.key"), &job, None, &|| {})
+        exact::decrypt(&self.path("keys/secret.key"), &job, None, workers, &|| {})
     }
 }
 
@@ -144,12 +162,17 @@ fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
         let wanted = circuit.evaluate(image).unwrap();
         let label = argmax(&wanted).unwrap();
         seen[label] = true;
-        let odds = noise.odds(circuit, &circuit.trace(image).unwrap());
-        for (found, wanted) in prediction.scores.iter().zip(&wanted) {
-            let deviations = (found - wanted).abs() / (odds.margin_deviation * circuit.logits.unit);
-            assert!(deviations < 6.0, "{deviations}: {:?} {wanted:?}", prediction.scores);
+        let trace = circuit.trace(image).unwrap();
+        let odds = noise.odds(circuit, &trace);
+        for ((found, wanted), reach) in prediction.scores.iter().zip(&wanted).zip(&odds.reach) {
+            let reach = reach * circuit.logits.unit;
+            assert!((found - wanted).abs() <= reach, "{reach}: {:?} {wanted:?}", prediction.scores);
         }
-        assert!(usize::from(prediction.label) == label || odds.unsure(), "{:?} {wanted:?}", prediction.scores);
+        let found = usize::from(prediction.label);
+        assert!(
+            odds.explains(&trace.logits, label) && odds.explains(&trace.logits, found),
+            "{prediction:?} {wanted:?}"
+        );
     }
     assert!(seen.iter().filter(|&&seen| seen).count() > 1, "{seen:?}");
 
@@ -192,7 +215,7 @@ fn files_that_are_damaged_or_of_another_key_or_engine_are_refused() {
 
     // Another key of the same model.
     exact::keygen(&bench.model, &bench.path("other")).unwrap();
-    let refused = exact::decrypt(&bench.path("other/secret.key"), &bench.path("job/job.toml"), None, &|| {});
+    let refused = exact::decrypt(&bench.path("other/secret.key"), &bench.path("job/job.toml"), None, None, &|| {});
     assert_eq!(refused.unwrap_err().exit_code(), ExitCode::Mismatch);
 
     // A package and keys of the other engine.
@@ -209,10 +232,33 @@ fn files_that_are_damaged_or_of_another_key_or_engine_are_refused() {
     };
     package.write(&bench.path("ckks.nsm")).unwrap();
     client::keygen(&package, &Requirements::default(), &bench.path("ckks"), Kernel::detect()).unwrap();
-    let refused = exact::decrypt(&bench.path("ckks/secret.key"), &bench.path("job/job.toml"), None, &|| {});
+    let refused = exact::decrypt(&bench.path("ckks/secret.key"), &bench.path("job/job.toml"), None, None, &|| {});
     let error = refused.unwrap_err();
     assert!(error.to_string().contains("engine mismatch: found ckks, expected tfhe"), "{error}");
     assert_eq!(error.exit_code(), ExitCode::Mismatch);
     assert_eq!(TablePackage::open(&bench.path("ckks.nsm")).unwrap_err().kind(), ErrorKind::Mismatch);
     assert_eq!(ModelPackage::open(&bench.path("model.nsm")).unwrap_err().kind(), ErrorKind::Mismatch);
+}
+
+#[test]
+fn requests_are_signed_and_receipts_must_be_where_keys_are_given() {
+    let bench = Bench::new();
+    let [client, worker, other] = [1, 2, 3].map(|seed| SigningKey::from_seed(&[seed; 32]));
+    let trusted = |name: &str, key: &SigningKey| TrustedKeys::load(&key.write_new(&bench.path(name)).unwrap()).unwrap();
+    let (clients, workers) = (trusted("client", &client), trusted("worker", &worker));
+    bench.encrypt(&images(1, 4), "unsigned");
+    bench.encrypt_signed(&images(1, 4), "job", Some(RequestSigning { key: &client, expires_unix_secs: None }));
+    let trust = Trust { requests: Some(&clients), ..Trust::default() };
+    assert_eq!(bench.run_trusted("unsigned", 1, &trust).unwrap_err().exit_code(), ExitCode::Permission);
+
+    bench.run_trusted("job", 1, &trust).unwrap();
+    assert_eq!(bench.decrypt("job").unwrap().receipt_signed, Signed::Not);
+    assert_eq!(bench.decrypt_trusting("job", Some(&workers)).unwrap_err().exit_code(), ExitCode::Permission);
+    for (key, is_trusted) in [(&other, false), (&worker, true)] {
+        bench.run_trusted("job", 1, &Trust { signing: Some(key), ..trust }).unwrap();
+        match bench.decrypt_trusting("job", Some(&workers)) {
+            Ok(done) => assert!(is_trusted && done.receipt_signed == Signed::Trusted(key.verifying_key())),
+            Err(error) => assert!(!is_trusted && error.exit_code() == ExitCode::Permission, "{error}"),
+        }
+    }
 }

@@ -6,6 +6,7 @@
 pub mod args;
 pub mod commands;
 pub mod completions;
+mod decrypted;
 pub mod digits;
 mod error;
 pub mod figures;

@@ -25,6 +25,8 @@ pub(super) struct Reading {
     pub(super) moved: f64,
     /// Whether the encrypted label may differ by noise and rounding alone; false in builds without the engine.
     pub(super) unsure: bool,
+    /// `[class]`: whether noise can make this the label; empty in builds without the engine.
+    pub(super) may_be: Vec<bool>,
 }
 
 impl Reading {
@@ -89,9 +91,9 @@ pub(super) fn read_block(package: &TablePackage, x: &[f64], images: usize) -> Re
             .iter()
             .zip(&trace.sums)
             .all(|(stage, sums)| sums.iter().enumerate().all(|(row, &sum)| stage.look_up(row, sum).inside));
-        let (moved, unsure) = odds.of_trace(package, &trace);
+        let (moved, unsure, may_be) = odds.of_trace(package, &trace);
         let float = float.iter().skip(image).step_by(images).copied().collect();
-        Ok(Reading { float, integer: circuit.scores(&trace.logits), inside, moved, unsure })
+        Ok(Reading { float, integer: circuit.scores(&trace.logits), inside, moved, unsure, may_be })
     };
     (0..images).map(reading).collect()
 }
@@ -110,9 +112,10 @@ impl Expected {
         Self(crate::exact::Noise::of(&package.circuit))
     }
 
-    fn of_trace(&self, package: &TablePackage, trace: &Trace) -> (f64, bool) {
+    fn of_trace(&self, package: &TablePackage, trace: &Trace) -> (f64, bool, Vec<bool>) {
         let odds = self.0.odds(&package.circuit, trace);
-        (odds.moved, odds.unsure())
+        let may_be = (0..trace.logits.len()).map(|class| odds.explains(&trace.logits, class)).collect();
+        (odds.moved, odds.unsure(), may_be)
     }
 }
 
@@ -125,7 +128,7 @@ impl Expected {
         Self
     }
 
-    fn of_trace(&self, _: &TablePackage, _: &Trace) -> (f64, bool) {
-        (0.0, false)
+    fn of_trace(&self, _: &TablePackage, _: &Trace) -> (f64, bool, Vec<bool>) {
+        (0.0, false, Vec::new())
     }
 }

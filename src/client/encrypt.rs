@@ -180,14 +180,7 @@ pub fn encrypt(request: &EncryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
         eval_key: FileRef { path: "eval.key".to_owned(), digest: eval_key_digest },
         batches: listed,
     };
-    let path = outputs.free_path("job.toml")?;
-    if let Some(RequestSigning { key, expires_unix_secs }) = request.signing {
-        // Before the manifest: a worker that finds the one finds the other.
-        let text = manifest.to_toml(&path)?;
-        outputs.made(&signature_path(&path));
-        key.sign(Purpose::Request, text.as_bytes(), expires_unix_secs).write_beside(&path)?;
-    }
-    manifest.write(&path)?;
+    write_manifest(&manifest, request.signing, &mut outputs)?;
     outputs.keep();
     let encryption = key.kind();
     Ok(EncryptReport {
@@ -204,6 +197,23 @@ pub fn encrypt(request: &EncryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
         upload_bytes,
         plan_id: setup.plan_id,
     })
+}
+
+/// Writes `job.toml`, and its signature where there is a key.
+pub(super) fn write_manifest(
+    manifest: &JobManifest,
+    signing: Option<RequestSigning<'_>>,
+    outputs: &mut Outputs,
+) -> Result<(), ClientError> {
+    let path = outputs.free_path("job.toml")?;
+    if let Some(RequestSigning { key, expires_unix_secs }) = signing {
+        // Before the manifest: a worker that finds the one finds the other.
+        let text = manifest.to_toml(&path)?;
+        outputs.made(&signature_path(&path));
+        key.sign(Purpose::Request, text.as_bytes(), expires_unix_secs).write_beside(&path)?;
+    }
+    manifest.write(&path)?;
+    Ok(())
 }
 
 fn first(images: &ImageSet, limit: NonZeroUsize) -> ImageSet {

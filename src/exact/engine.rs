@@ -2,17 +2,20 @@
 //!
 //! Ciphertexts over the big key are `[N + 1]` numbers of 64 bits, mask first, body last. The bytes of an image stay in their ring
 //! ciphertexts; a row of the first map reads each coefficient it needs where it stands. A neuron is: sum, switch to the small
-//! key, centred switch to the modulus 2N, blind rotation of its table, extraction of coefficient 0.
+//! key, centred switch to the modulus 2N, blind rotation of its table, extraction of coefficient 0. A thread rotates the tables of a
+//! few neurons together, so that each part of the bootstrapping key (60 MB in all) comes out of memory once for all of them.
 
 use std::time::Instant;
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use tfhe::core_crypto::algorithms::modulus_switch::ModulusSwitchedLweCiphertext;
+use tfhe::core_crypto::fft_impl::fft64::crypto::bootstrap::batch_blind_rotate_assign_scratch;
 use tfhe::core_crypto::prelude::{
-    ComputationBuffers, DefaultRandomGenerator, Fft, GlweCiphertextOwned, LweCiphertext, LweCiphertextOwned,
-    MonomialDegree, SeededGlweCiphertext, blind_rotate_assign_mem_optimized,
-    blind_rotate_assign_mem_optimized_requirement, decompress_seeded_glwe_ciphertext,
-    extract_lwe_sample_from_glwe_ciphertext, keyswitch_lwe_ciphertext, lwe_ciphertext_centered_binary_modulus_switch,
+    CiphertextCount, CiphertextModulusLog, ComputationBuffers, ContiguousEntityContainer, DefaultRandomGenerator, Fft,
+    GlweCiphertextList, GlweCiphertextOwned, LweCiphertext, LweCiphertextOwned, LweDimension, MonomialDegree,
+    SeededGlweCiphertext, decompress_seeded_glwe_ciphertext, extract_lwe_sample_from_glwe_ciphertext,
+    keyswitch_lwe_ciphertext, lwe_ciphertext_centered_binary_modulus_switch,
 };
 
 use super::ExactError;
@@ -25,6 +28,9 @@ use crate::net::tables::Rows;
 
 const BODY_SHIFT: u32 = 64 - 8 * BODY_BYTES as u32;
 const RESULT_SHIFT: u32 = 64 - 8 * RESULT_BYTES as u32;
+
+/// Neurons whose tables a thread rotates together, at most: 64 kB each, within a core's second-level cache.
+const GROUP: usize = 8;
 
 /// A circuit, a key and threads.
 pub struct Engine {
@@ -40,7 +46,33 @@ pub struct Engine {
 struct Scratch {
     buffers: ComputationBuffers,
     small: LweCiphertextOwned<u64>,
-    table: GlweCiphertextOwned<u64>,
+    /// `[neuron of the group][2][N]`, each a mask and a body.
+    tables: Vec<u64>,
+    switched: Vec<Switched>,
+}
+
+/// A ciphertext under the small key, modulo 2N.
+struct Switched {
+    mask: Vec<usize>,
+    body: usize,
+}
+
+impl ModulusSwitchedLweCiphertext<usize> for Switched {
+    fn log_modulus(&self) -> CiphertextModulusLog {
+        PARAMETERS.rotation_modulus()
+    }
+
+    fn lwe_dimension(&self) -> LweDimension {
+        PARAMETERS.small()
+    }
+
+    fn body(&self) -> usize {
+        self.body
+    }
+
+    fn mask(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        self.mask.iter().copied()
+    }
 }
 
 /// What a map reads.
@@ -80,27 +112,36 @@ impl Engine {
         self.pool.install(work)
     }
 
-    /// Seconds that an image should take, from a few neurons' bootstraps on each thread, done here.
+    /// Seconds that an image should take, from a few groups of each stage's neurons on every thread, done here.
     #[must_use]
     pub fn image_secs(&self) -> f64 {
-        const EACH: usize = 8;
-        let threads = self.pool.current_num_threads();
-        let (degree, unit) = (PARAMETERS.polynomial_size, self.units.last().copied().unwrap_or(0));
+        const GROUPS: usize = 2;
+        let degree = PARAMETERS.polynomial_size;
         // The time does not depend on what is in a ciphertext.
-        let sum: Vec<u64> = (0..=degree as u64).map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
-        let table = [1_i16, 2, 3, 4];
-        let run = |count: usize| {
-            self.pool.install(|| {
-                (0..count * threads)
-                    .into_par_iter()
-                    .for_each_init(|| self.scratch(), |scratch, _| drop(self.look_up(&sum, &table, unit, scratch)));
-            });
-        };
-        run(1);
+        let made_up: Vec<u64> = (0..=degree as u64).map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let inputs = self.circuit.inputs();
+        let masks = vec![made_up[..degree].to_vec(); inputs.div_ceil(degree)];
+        let mut made = Hidden { masks, bodies: vec![0x9e37_79b9; inputs], values: Vec::new() };
+        let mut secs = 0.0;
+        for (index, stage) in self.circuit.stages.iter().enumerate() {
+            let rows = stage.rows.len();
+            let some = rows.min(GROUPS * GROUP * self.pool.current_num_threads());
+            if index == 0 {
+                drop(self.stage(index, &made.inputs(), some.div_ceil(GROUPS), &|| {}));
+            }
+            let since = Instant::now();
+            drop(self.stage(index, &made.inputs(), some, &|| {}));
+            secs += since.elapsed().as_secs_f64() * rows as f64 / some.max(1) as f64;
+            made.values = vec![made_up.clone(); rows];
+        }
         let since = Instant::now();
-        run(EACH);
-        let each_secs = since.elapsed().as_secs_f64() / (EACH * threads) as f64;
-        each_secs * self.circuit.neurons() as f64
+        drop(self.pool.install(|| self.results(&made)));
+        secs + since.elapsed().as_secs_f64()
+    }
+
+    /// Neurons that are rotated together in a stage of so many: all threads should have some.
+    fn group(&self, neurons: usize) -> usize {
+        neurons.div_ceil(self.pool.current_num_threads()).clamp(1, GROUP)
     }
 
     /// Results of an image, `[class][n + 1]`; `done` is called, from several threads, for each neuron.
@@ -117,38 +158,41 @@ impl Engine {
         same_size("bodies of an image", bodies.len(), self.circuit.inputs())?;
         same_size("seeds of an image", seeds.len(), bodies.len().div_ceil(PARAMETERS.polynomial_size))?;
         let masks: Vec<Vec<u64>> = seeds.iter().map(expand_mask).collect();
-        let mut values = Vec::new();
-        for (stage, units) in self.circuit.stages.iter().zip(self.units.windows(2)) {
-            let inputs = if values.is_empty() { image(&masks, bodies) } else { Inputs::Values(&values) };
-            let [read, given] = [units[0], units[1]];
-            let next = self.pool.install(|| {
-                (0..stage.rows.len())
-                    .into_par_iter()
-                    .map_init(
-                        || self.scratch(),
-                        |scratch, row| {
-                            let sum = sum_row(&stage.rows, row, read, &inputs);
-                            let value = self.look_up(&sum, stage.table(row), given, scratch);
-                            done();
-                            value
-                        },
-                    )
-                    .collect()
-            });
-            values = next;
+        let mut hidden = Hidden { masks, bodies: bodies.to_vec(), values: Vec::new() };
+        for (index, stage) in self.circuit.stages.iter().enumerate() {
+            hidden.values = self.stage(index, &hidden.inputs(), stage.rows.len(), done);
         }
-        Ok(Hidden { masks, bodies: bodies.to_vec(), values })
+        Ok(hidden)
+    }
+
+    /// Values of a stage's first `rows` neurons.
+    fn stage(&self, index: usize, inputs: &Inputs<'_>, rows: usize, done: &(dyn Fn() + Sync)) -> Vec<Vec<u64>> {
+        let (stage, group) = (&self.circuit.stages[index], self.group(rows));
+        let [read, given] = [self.units[index], self.units[index + 1]];
+        let values: Vec<Vec<Vec<u64>>> = self.pool.install(|| {
+            (0..rows.div_ceil(group))
+                .into_par_iter()
+                .with_max_len(1)
+                .map_init(
+                    || self.scratch(),
+                    |scratch, at| {
+                        let picked = at * group..rows.min((at + 1) * group);
+                        let sum = |row| (sum_row(&stage.rows, row, read, inputs), stage.table(row));
+                        let values = self.look_up(picked.map(sum), given, scratch);
+                        values.iter().for_each(|_| done());
+                        values
+                    },
+                )
+                .collect()
+        });
+        values.concat()
     }
 
     /// The last map's sums under the small key, rounded.
     fn results(&self, hidden: &Hidden) -> Vec<u16> {
         let rows = &self.circuit.logits.rows;
         let unit = self.units.last().copied().unwrap_or(0);
-        let inputs = if self.circuit.stages.is_empty() {
-            image(&hidden.masks, &hidden.bodies)
-        } else {
-            Inputs::Values(&hidden.values)
-        };
+        let inputs = hidden.inputs();
         let class = |row: usize| {
             let p: &LweParameters = &PARAMETERS;
             let sum = LweCiphertext::from_container(sum_row(rows, row, unit, &inputs), p.modulus());
@@ -164,45 +208,55 @@ impl Engine {
     fn scratch(&self) -> Scratch {
         let p: &LweParameters = &PARAMETERS;
         let mut buffers = ComputationBuffers::new();
-        let needed = blind_rotate_assign_mem_optimized_requirement::<u64>(
+        let needed = batch_blind_rotate_assign_scratch::<u64>(
             p.ring().to_glwe_size(),
             p.degree(),
+            CiphertextCount(GROUP),
             self.fft.as_view(),
         );
         buffers.resize(needed.unaligned_bytes_required());
-        Scratch {
-            buffers,
-            small: LweCiphertext::new(0, p.small().to_lwe_size(), p.modulus()),
-            table: GlweCiphertextOwned::new(0, p.ring().to_glwe_size(), p.degree(), p.modulus()),
-        }
+        let small = LweCiphertext::new(0, p.small().to_lwe_size(), p.modulus());
+        Scratch { buffers, small, tables: Vec::new(), switched: Vec::new() }
     }
 
-    /// One programmable bootstrap: `table[floor(sum)]` in units of 2^`unit`.
-    fn look_up(&self, sum: &[u64], table: &[i16], unit: u32, scratch: &mut Scratch) -> Vec<u64> {
+    /// A programmable bootstrap of each sum, at most [`GROUP`] of them: `table[floor(sum)]` in units of 2^`unit`.
+    fn look_up<'a>(
+        &self,
+        sums: impl Iterator<Item = (Vec<u64>, &'a [i16])>,
+        unit: u32,
+        scratch: &mut Scratch,
+    ) -> Vec<Vec<u64>> {
         let p: &LweParameters = &PARAMETERS;
-        let sum = LweCiphertext::from_container(sum, p.modulus());
-        keyswitch_lwe_ciphertext(&self.key.keyswitch, &sum, &mut scratch.small);
-        // The centred switch maps [k, k + 1) of 2N to k, so that a box is its coefficients and nothing is shifted by half.
-        let switched = lwe_ciphertext_centered_binary_modulus_switch::<u64, usize, _>(
-            scratch.small.as_view(),
-            p.rotation_modulus(),
-        );
-        let (mask, body) = scratch.table.as_mut().split_at_mut(p.polynomial_size);
-        mask.fill(0);
-        let width = (p.polynomial_size / table.len().max(1)).max(1);
-        for (coefficients, &value) in body.chunks_mut(width).zip(table) {
-            coefficients.fill((i64::from(value) as u64) << unit);
+        let Scratch { buffers, small, tables, switched } = scratch;
+        tables.clear();
+        switched.clear();
+        for (sum, table) in sums {
+            keyswitch_lwe_ciphertext(&self.key.keyswitch, &LweCiphertext::from_container(sum, p.modulus()), small);
+            // The centred switch maps [k, k + 1) of 2N to k, so that a box is its coefficients and nothing is shifted by half.
+            let lazy =
+                lwe_ciphertext_centered_binary_modulus_switch::<u64, usize, _>(small.as_view(), p.rotation_modulus());
+            switched.push(Switched { mask: lazy.mask().collect(), body: lazy.body() });
+            let body = tables.len() + p.polynomial_size;
+            tables.resize(body + p.polynomial_size, 0);
+            let width = (p.polynomial_size / table.len().max(1)).max(1);
+            for (coefficients, &value) in tables[body..].chunks_mut(width).zip(table) {
+                coefficients.fill((i64::from(value) as u64) << unit);
+            }
         }
-        blind_rotate_assign_mem_optimized(
-            &switched,
-            &mut scratch.table,
-            &self.key.bootstrap,
+        let size = p.ring().to_glwe_size();
+        self.key.bootstrap.as_view().batch_blind_rotate_assign(
+            GlweCiphertextList::from_container(tables.as_mut_slice(), size, p.degree(), p.modulus()),
+            switched,
             self.fft.as_view(),
-            scratch.buffers.stack(),
+            buffers.stack(),
         );
-        let mut value = LweCiphertext::new(0, p.big().to_lwe_size(), p.modulus());
-        extract_lwe_sample_from_glwe_ciphertext(&scratch.table, &mut value, MonomialDegree(0));
-        value.into_container()
+        let rotated = GlweCiphertextList::from_container(tables.as_slice(), size, p.degree(), p.modulus());
+        let first = |rotated| {
+            let mut value = LweCiphertext::new(0, p.big().to_lwe_size(), p.modulus());
+            extract_lwe_sample_from_glwe_ciphertext(&rotated, &mut value, MonomialDegree(0));
+            value.into_container()
+        };
+        rotated.iter().map(first).collect()
     }
 
     /// Values of the last hidden stage, for the tests that look inside.
@@ -219,8 +273,15 @@ struct Hidden {
     values: Vec<Vec<u64>>,
 }
 
-fn image<'a>(masks: &'a [Vec<u64>], bodies: &'a [u32]) -> Inputs<'a> {
-    Inputs::Image { masks, bodies }
+impl Hidden {
+    /// What the next map reads: the image until there are values.
+    fn inputs(&self) -> Inputs<'_> {
+        if self.values.is_empty() {
+            Inputs::Image { masks: &self.masks, bodies: &self.bodies }
+        } else {
+            Inputs::Values(&self.values)
+        }
+    }
 }
 
 /// The mask of a seeded ring ciphertext.

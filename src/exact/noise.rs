@@ -17,6 +17,9 @@ const WORST_BOXES: f64 = 0.5;
 /// Most noise of a logit, in shares of their range.
 const WORST_LOGIT: f64 = 0.1;
 
+/// Noise is never more than so many standard deviations: once in 5e8 times it is.
+const FURTHEST: f64 = 6.0;
+
 /// Standard deviations of a circuit's noise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Noise {
@@ -38,6 +41,10 @@ pub struct Odds {
     pub margin_deviation: f64,
     /// The difference itself.
     pub margin: f64,
+    /// How far noise can move each class's logit, in integers of the last map: [`FURTHEST`] deviations of its own noise, and every table of
+    /// the last hidden stage whose sum is as near to an edge moved to its disadvantage. Not counted: what moved tables of earlier
+    /// stages do.
+    pub reach: Vec<f64>,
 }
 
 impl Noise {
@@ -104,12 +111,13 @@ impl Noise {
     #[must_use]
     pub fn odds(&self, circuit: &TableCircuit, trace: &Trace) -> Odds {
         let mut moved = 0.0;
-        let mut variances = Vec::new();
+        let (mut variances, mut jumps) = (Vec::new(), Vec::new());
         for ((stage, sums), &deviation) in circuit.stages.iter().zip(&trace.sums).zip(&self.boxes) {
-            let odds: Vec<(f64, f64)> =
-                sums.iter().enumerate().map(|(row, &sum)| neighbours(stage, row, sum, deviation)).collect();
-            moved += odds.iter().map(|(share, _)| share).sum::<f64>();
-            variances = odds.into_iter().map(|(_, variance)| variance).collect();
+            let odds: Vec<Neighbours> =
+                sums.iter().enumerate().map(|(row, &sum)| Neighbours::of(stage, row, sum, deviation)).collect();
+            moved += odds.iter().map(|one| one.chance).sum::<f64>();
+            variances = odds.iter().map(|one| one.variance).collect();
+            jumps = odds.into_iter().map(|one| one.jump).collect();
         }
         let rows = &circuit.logits.rows;
         let (best, second) = two_largest(&trace.logits);
@@ -122,7 +130,13 @@ impl Noise {
         let own = at(best) * at(best) + at(second) * at(second);
         let margin =
             (trace.logits.get(best).copied().unwrap_or(0) - trace.logits.get(second).copied().unwrap_or(0)) as f64;
-        Odds { moved, margin_deviation: (of_tables + own).sqrt(), margin }
+        let reach = |class: usize| {
+            let of_tables =
+                rows.row(class).map(|(column, weight)| weight.abs() as f64 * jumps.get(column).unwrap_or(&0.0));
+            FURTHEST * at(class) + of_tables.sum::<f64>()
+        };
+        let reach = (0..rows.len()).map(reach).collect();
+        Odds { moved, margin_deviation: (of_tables + own).sqrt(), margin, reach }
     }
 }
 
@@ -133,25 +147,52 @@ impl Odds {
     pub fn unsure(&self) -> bool {
         self.margin <= 4.0 * self.margin_deviation
     }
+
+    /// Whether noise can have made this the label of an image with these logits: no other class stays above it whatever noise does
+    /// within its reach.
+    #[must_use]
+    pub fn explains(&self, logits: &[i64], label: usize) -> bool {
+        let at = |class: usize| {
+            (logits.get(class).map_or(0.0, |&logit| logit as f64), self.reach.get(class).unwrap_or(&0.0))
+        };
+        let (own, reach) = at(label);
+        (0..logits.len()).all(|class| class == label || own + reach >= at(class).0 - at(class).1)
+    }
 }
 
-/// The chance that noise of so many boxes moves a sum out of its box, and the variance of the value that comes of it.
-fn neighbours(stage: &TableStage, row: usize, sum: i64, deviation: f64) -> (f64, f64) {
-    let width = (1_i64 << stage.log2_box) as f64;
-    let place = sum.rem_euclid(1 << stage.log2_box) as f64 / width;
-    let value = stage.look_up(row, sum).value;
-    let step = 1_i64 << stage.log2_box;
-    let (mut moved, mut variance) = (0.0, 0.0);
-    for (distance, side) in [(place, -1), (1.0 - place, 1)] {
-        // Two boxes away are still counted: tables of many bits have narrow ones.
-        let chances = [upper_tail(distance / deviation), upper_tail((distance + 1.0) / deviation)];
-        for (boxes, chance) in [(1, chances[0] - chances[1]), (2, chances[1])] {
-            let there = stage.look_up(row, sum + side * boxes * step).value;
-            moved += chance;
-            variance += chance * ((there - value) * (there - value)) as f64;
+/// What the boxes beside a sum's own mean for its table's value.
+struct Neighbours {
+    /// That noise moves the sum out of its box.
+    chance: f64,
+    /// Variance of the value that comes of it.
+    variance: f64,
+    /// Largest change of the value within [`FURTHEST`] deviations.
+    jump: f64,
+}
+
+impl Neighbours {
+    /// For noise with a deviation of so many boxes.
+    fn of(stage: &TableStage, row: usize, sum: i64, deviation: f64) -> Self {
+        let width = (1_i64 << stage.log2_box) as f64;
+        let place = sum.rem_euclid(1 << stage.log2_box) as f64 / width;
+        let value = stage.look_up(row, sum).value;
+        let step = 1_i64 << stage.log2_box;
+        let mut found = Self { chance: 0.0, variance: 0.0, jump: 0.0 };
+        for (distance, side) in [(place, -1), (1.0 - place, 1)] {
+            // Two boxes away are still counted: tables of many bits have narrow ones.
+            let deviations = [distance / deviation, (distance + 1.0) / deviation];
+            let chances = deviations.map(upper_tail);
+            for (boxes, chance, away) in [(1, chances[0] - chances[1], deviations[0]), (2, chances[1], deviations[1])] {
+                let change = (stage.look_up(row, sum + side * boxes * step).value - value) as f64;
+                found.chance += chance;
+                found.variance += chance * change * change;
+                if away <= FURTHEST {
+                    found.jump = found.jump.max(change.abs());
+                }
+            }
         }
+        found
     }
-    (moved, variance)
 }
 
 /// Q(x) of the normal distribution, to 3e-7 relative for small x: Abramowitz and Stegun 7.1.26.

@@ -27,6 +27,8 @@ const SIGMAS: f64 = 6.0;
 /// The same for a rounding error, which the secret multiplies slot by slot: the product of two Gaussians has a longer tail (beyond twelve
 /// deviations about one in a million).
 const SIGMAS_OF_PRODUCT: f64 = 12.0;
+/// The same for what public-key encryption adds, nearly all of it such products in every slot of every input: beyond these about three in 10^9.
+const SIGMAS_OF_PUBLIC: f64 = 18.0;
 /// Times that the input's scale is adjusted to the precision that a plan turned out to have.
 const REFINEMENTS: usize = 8;
 /// Values are at least so many times the noise added to them, however little they matter to the logits.
@@ -425,6 +427,6 @@ fn predict(circuit: &Circuit, parameters: &Parameters, input_scale: f64, stages:
     Precision {
         typical_bits: bits(noise::fresh_secret(degree), &|s| s.noise_gain, 1.0, 1.0),
         promised_bits: bits(noise::fresh_secret(degree), &worst, SIGMAS, SIGMAS_OF_PRODUCT),
-        promised_public_bits: bits(public, &worst, SIGMAS_OF_PRODUCT, SIGMAS_OF_PRODUCT),
+        promised_public_bits: bits(public, &worst, SIGMAS_OF_PUBLIC, SIGMAS_OF_PRODUCT),
     }
 }

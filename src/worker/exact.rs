@@ -9,7 +9,7 @@ use jobs::{FileRole, LoadedJob, Receipt, manifest};
 
 use super::WorkerError;
 use super::batch::{check_digest, check_place};
-use super::prepared::check_memory;
+use super::prepared::{check_memory, check_own_limit};
 use super::run::{RunRequest, WorkerEvent};
 use crate::exact::{Engine, EvaluationKey, PARAMETERS, plan_id};
 use crate::format::lwe::{self, BatchShape, KeyShape, LweBatch};
@@ -46,6 +46,7 @@ pub(super) fn evaluate(
         job.output_path(batch)?;
     }
     let needed_bytes = peak_bytes(&model, request.threads);
+    check_own_limit(manifest, needed_bytes)?;
     check_memory(needed_bytes, request.memory_limit_bytes)?;
 
     let parameters = PARAMETERS.text();
@@ -68,7 +69,8 @@ pub(super) fn evaluate(
     let neurons = model.circuit.neurons() as u64;
     let engine = Engine::new(model.circuit, &key, request.threads)?;
     drop(key);
-    let predicted_secs = engine.image_secs() * manifest.images as f64;
+    let images_secs = engine.image_secs() * manifest.images as f64;
+    let predicted_secs = start.elapsed().as_secs_f64() + images_secs;
     let result_bytes = (shape.classes * shape.coefficients * 2) as u64 * manifest.images;
     receipt.predicted =
         Some(Cost { elapsed_secs: predicted_secs, peak_bytes: needed_bytes, output_bytes: result_bytes });

@@ -139,6 +139,9 @@ pub struct EvaluateArgs {
     /// Labels, unless the images' file carries them
     #[arg(long, value_name = "PATH")]
     pub labels: Option<PathBuf>,
+    /// Hold the labels that decrypt wrote (.csv), of the first of these images, to those of the integers
+    #[arg(long, value_name = "LABELS.csv")]
+    pub decrypted: Option<PathBuf>,
 }
 
 /// Arguments of `plan`.

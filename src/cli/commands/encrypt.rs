@@ -31,11 +31,8 @@ pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
     let set = images::load(&args.images, None, Split::Test, limit, &package.network.input)?;
     let start = Instant::now();
     let requirements = Requirements::default();
-    let terms = terms(args);
     let now = SystemTime::now();
-    let signing_key = args.signing.signing_key.as_deref().map(SigningKey::load).transpose()?;
-    let valid_secs = args.signing.valid_for.map(|valid| valid.secs());
-    let expires_unix_secs = valid_secs.map(|secs| unix_secs(now).saturating_add(secs));
+    let asked = Asked::of(args, now)?;
     let slots = scales::plan(&package.circuit, &requirements)?.slots();
     context.progress.begin("encrypting", (set.count.div_ceil(slots) * set.entries()) as u64);
     let request = EncryptRequest {
@@ -51,8 +48,8 @@ pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
         requirements: &requirements,
         created: &jobs::time::format(now),
         tenant: args.tenant.as_deref(),
-        queue: Some(&terms),
-        signing: signing_key.as_ref().map(|key| RequestSigning { key, expires_unix_secs }),
+        queue: Some(&asked.terms),
+        signing: asked.signing(),
     };
     // The number told is how many entries are done; each call tells of one more.
     let done = client::encrypt(&request, &|_| context.progress.advance(1))?;
@@ -68,7 +65,7 @@ pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
     table.row(["job", &manifest.display().to_string()]);
     table.row(["job id", &done.job_id]);
     table.row(["key id", &done.key_id]);
-    let signed_by = signing_key.map(|key| key.verifying_key().to_string());
+    let signed_by = asked.signed_by();
     if let Some(key) = &signed_by {
         table.row(["signed by", key]);
     }
@@ -99,6 +96,33 @@ pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
             "seconds": elapsed.as_secs_f64(),
         }),
     })
+}
+
+/// What the command line asks of whoever gets the job, whichever engine it is for.
+pub(super) struct Asked {
+    pub(super) terms: Terms,
+    key: Option<SigningKey>,
+    expires_unix_secs: Option<u64>,
+}
+
+impl Asked {
+    pub(super) fn of(args: &EncryptArgs, now: SystemTime) -> Result<Self, CliError> {
+        let valid_secs = args.signing.valid_for.map(|valid| valid.secs());
+        Ok(Self {
+            terms: terms(args),
+            key: args.signing.signing_key.as_deref().map(SigningKey::load).transpose()?,
+            expires_unix_secs: valid_secs.map(|secs| unix_secs(now).saturating_add(secs)),
+        })
+    }
+
+    pub(super) fn signing(&self) -> Option<RequestSigning<'_>> {
+        let expires_unix_secs = self.expires_unix_secs;
+        self.key.as_ref().map(|key| RequestSigning { key, expires_unix_secs })
+    }
+
+    pub(super) fn signed_by(&self) -> Option<String> {
+        self.key.as_ref().map(|key| key.verifying_key().to_string())
+    }
 }
 
 /// What the command line asks of a queue; nothing where it is silent.

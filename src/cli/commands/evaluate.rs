@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Context, Report, exact};
 use crate::cli::args::EvaluateArgs;
+use crate::cli::decrypted::Held;
 use crate::cli::error::CliError;
 use crate::cli::images;
 use crate::cli::oracles::{self, max_difference, same, share};
@@ -48,6 +49,7 @@ pub fn run(args: &EvaluateArgs, context: &Context) -> Result<Report, CliError> {
     let agree = same(&float, &integer);
     let max_logit_difference = max_difference(&oracles.float, &oracles.integer);
     let count = set.count as u64;
+    let held = args.decrypted.as_deref().map(|path| Held::read(path, truth, &integer, None)).transpose()?;
 
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
     table.row(["model", &network.name]);
@@ -56,6 +58,9 @@ pub fn run(args: &EvaluateArgs, context: &Context) -> Result<Report, CliError> {
     table.row(["accuracy, integers", &percent(right_integer, count)]);
     table.row(["same label", &percent(agree, count)]);
     table.row(["largest logit difference", &format!("{max_logit_difference:.4}")]);
+    if let Some(held) = &held {
+        held.rows(&mut table);
+    }
     table.row(["time", &timing(count, elapsed)]);
     Ok(Report {
         text: table.to_string(),
@@ -67,6 +72,7 @@ pub fn run(args: &EvaluateArgs, context: &Context) -> Result<Report, CliError> {
             "accuracy_integer": share(right_integer, set.count),
             "agreement": share(agree, set.count),
             "max_logit_difference": max_logit_difference,
+            "decrypted": held.as_ref().map(Held::json),
             "seconds": elapsed.as_secs_f64(),
         }),
     })

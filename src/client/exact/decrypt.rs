@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use jobs::{Receipt, manifest};
+use jobs::TrustedKeys;
+use jobs::trust::Signed;
 use packing::Prediction;
 
 use super::{ExactSetup, batch_shape};
-use crate::client::ClientError;
+use crate::client::{ClientError, verify};
 use crate::exact::{Noise, PARAMETERS};
 use crate::format::TablePackage;
 use crate::format::lwe::{self, ExpectedLweResult};
@@ -33,9 +34,11 @@ pub struct ExactDecrypted {
     pub too_close: Vec<usize>,
     /// Bytes of all results together.
     pub result_bytes: u64,
+    /// Who signed the receipt, and what is known of them.
+    pub receipt_signed: Signed,
 }
 
-/// Decrypts a finished job; `progress` is called once for each image.
+/// Decrypts a finished job; `progress` is called once for each image. With `worker_keys`, one of them must have signed the receipt.
 ///
 /// # Errors
 /// As [`decrypt`](crate::client::decrypt()).
@@ -43,11 +46,10 @@ pub fn decrypt(
     key_path: &Path,
     job_path: &Path,
     model_path: Option<&Path>,
+    worker_keys: Option<&TrustedKeys>,
     progress: &dyn Fn(),
 ) -> Result<ExactDecrypted, ClientError> {
-    let job = manifest::load(job_path)?;
-    let receipt = Receipt::load(&job.receipt_path()?)?;
-    receipt.verify(&job)?;
+    let (job, receipt, receipt_signed) = verify::answered(job_path, worker_keys)?;
     let model = TablePackage::open(&job.verify_model(model_path)?)?;
     let setup = ExactSetup::new(&model)?;
     let manifest = job.manifest();
@@ -91,6 +93,7 @@ pub fn decrypt(
         score_deviation: worst * circuit.logits.unit,
         too_close,
         result_bytes: receipt.batches.iter().map(|batch| batch.output_stamp.bytes).sum(),
+        receipt_signed,
     })
 }
 

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use jobs::manifest::{self, Batch, FileRef, InputRef, JobManifest, ModelRef};
+use jobs::manifest::{self, Batch, FileRef, InputRef, JobManifest, ModelRef, Terms};
 use packing::{ImageSet, Pixels};
 use zeroize::Zeroizing;
 
 use super::{BATCH_IMAGES, ExactSetup, batch_shape, key_shape};
-use crate::client::ClientError;
-use crate::client::encrypt::{check_model_id, digest, fresh_id, too_many_batches};
+use crate::client::encrypt::{check_model_id, digest, fresh_id, too_many_batches, write_manifest};
 use crate::client::outputs::Outputs;
+use crate::client::{ClientError, RequestSigning};
 use crate::exact::ExactError;
 use crate::exact::secret::{EncryptedImage, SecretKey};
 use crate::format::ciphertexts::{BatchPlace, EncryptionKind};
@@ -22,7 +22,7 @@ use crate::net::TableCircuit;
 use crate::net::network::InputSpec;
 
 /// What to encrypt, with what, to where.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct ExactEncryptRequest<'a> {
     /// `secret.key`.
     pub key_path: &'a Path,
@@ -42,6 +42,12 @@ pub struct ExactEncryptRequest<'a> {
     pub limit: Option<NonZeroUsize>,
     /// The time, for people; goes into the manifest.
     pub created: &'a str,
+    /// Whose job it is, where a worker serves several.
+    pub tenant: Option<&'a str>,
+    /// What a queue is asked for.
+    pub queue: Option<&'a Terms>,
+    /// Signs the manifest.
+    pub signing: Option<RequestSigning<'a>>,
 }
 
 /// What encryption did.
@@ -134,7 +140,7 @@ pub fn encrypt(request: &ExactEncryptRequest<'_>, progress: &(dyn Fn() + Sync)) 
     let manifest = JobManifest {
         schema: manifest::SCHEMA.to_owned(),
         job_id,
-        tenant: None,
+        tenant: request.tenant.map(str::to_owned),
         created: request.created.to_owned(),
         engine: EngineKind::Tfhe.name().to_owned(),
         plan_id: setup.plan_id.clone(),
@@ -143,11 +149,12 @@ pub fn encrypt(request: &ExactEncryptRequest<'_>, progress: &(dyn Fn() + Sync)) 
         slots: BATCH_IMAGES as u32,
         receipt: "receipt.json".to_owned(),
         options: std::collections::BTreeMap::new(),
+        queue: request.queue.filter(|terms| !terms.is_empty()).cloned(),
         model: ModelRef { name: setup.model_name.clone(), digest: model_digest, path: Some("model.nsm".to_owned()) },
         eval_key: FileRef { path: "eval.key".to_owned(), digest: eval_key_digest },
         batches: listed,
     };
-    manifest.write(&outputs.free_path("job.toml")?)?;
+    write_manifest(&manifest, request.signing, &mut outputs)?;
     outputs.keep();
     Ok(EncryptedJob {
         job_id: manifest.job_id,

@@ -30,8 +30,8 @@ struct Compared {
     exact: u16,
     /// What the tables give without noise.
     oracle: u16,
-    /// Whether noise alone may change the exact label.
-    unsure: bool,
+    /// Whether noise alone can make the exact label of the oracle's logits.
+    explained: bool,
 }
 
 /// Draws, decrypts, encrypts anew, runs, compares.
@@ -45,6 +45,7 @@ pub fn run(args: &AuditArgs, context: &Context) -> Result<Report, CliError> {
         key_path: &args.key,
         job_path: &args.job,
         model_path: None,
+        worker_keys: None,
         threads: context.threads,
         kernel: Kernel::detect(),
         requirements: &Requirements::default(),
@@ -95,12 +96,13 @@ pub fn run(args: &AuditArgs, context: &Context) -> Result<Report, CliError> {
         let sums = secret.decrypt(&package.circuit, &results.map_err(exact_error)?).map_err(exact_error)?;
         let trace = package.circuit.trace(&bytes)?;
         let label = |sums: &[i64]| argmax(&package.circuit.scores(sums)).unwrap_or(0) as u16;
+        let exact = label(&sums);
         compared.push(Compared {
             image,
             polynomial: labels.get(image as usize).map_or(0, |prediction| prediction.label),
-            exact: label(&sums),
+            exact,
             oracle: label(&trace.logits),
-            unsure: noise.odds(&package.circuit, &trace).unsure(),
+            explained: noise.odds(&package.circuit, &trace).explains(&trace.logits, exact.into()),
             bytes,
         });
     }
@@ -138,7 +140,7 @@ fn report(facts: &Facts<'_>) -> Report {
     let count = compared.len();
     let agree = compared.iter().filter(|one| one.polynomial == one.exact).count();
     let oracle = compared.iter().filter(|one| one.oracle == one.exact).count();
-    let unsure = compared.iter().filter(|one| one.oracle != one.exact && one.unsure).count();
+    let unsure = compared.iter().filter(|one| one.oracle != one.exact && one.explained).count();
     let (low, high) = wilson(agree, count);
     let each = elapsed.as_secs_f64() / count.max(1) as f64;
     let job_each = receipt.measured.elapsed_secs / receipt.images.max(1) as f64;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::args::EvaluateArgs;
 use crate::cli::commands::{Context, Report};
+use crate::cli::decrypted::Held;
 use crate::cli::error::CliError;
 use crate::cli::oracles::{max_difference, same, share};
 use crate::cli::report::{Align, Table, human_duration, human_rate, percent};
@@ -34,6 +35,9 @@ pub(in crate::cli::commands) fn evaluate(args: &EvaluateArgs, context: &Context)
     let unsure = readings.iter().filter(|read| read.unsure).count() as u64;
     let moved = readings.iter().map(|read| read.moved).sum::<f64>() / set.count as f64;
     let count = set.count as u64;
+    let explains = |image: usize, label: u16| readings[image].may_be.get(usize::from(label)) == Some(&true);
+    let explains: Option<&dyn Fn(usize, u16) -> bool> = if cfg!(feature = "exact") { Some(&explains) } else { None };
+    let held = args.decrypted.as_deref().map(|path| Held::read(path, truth, &integer, explains)).transpose()?;
 
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
     table.row(["model", &package.network.name]);
@@ -48,6 +52,9 @@ pub(in crate::cli::commands) fn evaluate(args: &EvaluateArgs, context: &Context)
         table.row(["tables moved by noise", &format!("{moved:.1} of {neurons} an image, by one box")]);
         table.row(["labels that noise may change", &format!("{unsure} image(s) with a margin within 4 deviations")]);
     }
+    if let Some(held) = &held {
+        held.rows(&mut table);
+    }
     table.row(["time", &format!("{} ({})", human_duration(elapsed), human_rate(count, elapsed, "images"))]);
     Ok(Report {
         text: table.to_string(),
@@ -61,6 +68,7 @@ pub(in crate::cli::commands) fn evaluate(args: &EvaluateArgs, context: &Context)
             "agreement": share(agree, set.count),
             "max_logit_difference": difference,
             "outside_ranges": outside,
+            "decrypted": held.as_ref().map(Held::json),
             "moved_tables": cfg!(feature = "exact").then_some(moved),
             "unsure_labels": cfg!(feature = "exact").then_some(unsure),
             "seconds": elapsed.as_secs_f64(),

@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::cli::args::{DecryptArgs, EncryptArgs, KeygenArgs};
 use crate::cli::commands::decrypt::table_into;
-use crate::cli::commands::{Context, Report};
+use crate::cli::commands::encrypt::Asked;
+use crate::cli::commands::{Context, Report, verify};
 use crate::cli::error::CliError;
 use crate::cli::images;
 use crate::cli::report::{Align, Table, human_bytes, human_duration, human_rate};
 use crate::client::exact::{self, ExactEncryptRequest};
 use crate::exact::PARAMETERS;
 use crate::format::TablePackage;
-use jobs::time::rfc3339;
 
 /// Makes the keys; never replaces any.
 ///
@@ -61,6 +61,8 @@ pub(in crate::cli::commands) fn encrypt(args: &EncryptArgs, context: &Context) -
     let limit = args.limit.map(usize::from);
     let set = images::load(&args.images, None, Split::Test, limit, &package.network.input)?;
     let start = Instant::now();
+    let now = SystemTime::now();
+    let asked = Asked::of(args, now)?;
     context.progress.begin("encrypting", set.count as u64);
     let request = ExactEncryptRequest {
         key_path: &args.key,
@@ -71,7 +73,10 @@ pub(in crate::cli::commands) fn encrypt(args: &EncryptArgs, context: &Context) -
         eval_key_path: None,
         threads: context.threads,
         limit: None,
-        created: &rfc3339(SystemTime::now()),
+        created: &jobs::time::format(now),
+        tenant: args.tenant.as_deref(),
+        queue: Some(&asked.terms),
+        signing: asked.signing(),
     };
     let done = exact::encrypt(&request, &|| context.progress.advance(1))?;
     context.progress.end();
@@ -83,6 +88,10 @@ pub(in crate::cli::commands) fn encrypt(args: &EncryptArgs, context: &Context) -
     table.row(["engine", "tfhe"]);
     table.row(["job id", &done.job_id]);
     table.row(["key id", &done.key_id]);
+    let signed_by = asked.signed_by();
+    if let Some(key) = &signed_by {
+        table.row(["signed by", key]);
+    }
     table.row(["images", &format!("{images} in {} batch(es) of at most {}", done.batches, done.slots)]);
     let each = human_bytes(done.upload_bytes / images.max(1));
     table.row(["upload", &format!("{}, {each} an image", human_bytes(done.upload_bytes))]);
@@ -97,6 +106,8 @@ pub(in crate::cli::commands) fn encrypt(args: &EncryptArgs, context: &Context) -
             "job_id": done.job_id,
             "key_id": done.key_id,
             "plan_id": done.plan_id,
+            "tenant": args.tenant,
+            "signed_by": signed_by,
             "images": images,
             "batches": done.batches,
             "slots": done.slots,
@@ -115,7 +126,8 @@ pub(in crate::cli::commands) fn encrypt(args: &EncryptArgs, context: &Context) -
 pub(in crate::cli::commands) fn decrypt(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
     let start = Instant::now();
     context.progress.begin("decrypting", 0);
-    let done = exact::decrypt(&args.key, &args.job, None, &|| context.progress.advance(1))?;
+    let worker_keys = verify::worker_keys(&args.worker_key)?;
+    let done = exact::decrypt(&args.key, &args.job, None, worker_keys.as_ref(), &|| context.progress.advance(1))?;
     context.progress.end();
     let bits = -(4.0 * done.score_deviation).log2();
     let limit = (bits * std::f64::consts::LOG10_2).floor().clamp(0.0, 9.0) as u8;
@@ -132,6 +144,8 @@ pub(in crate::cli::commands) fn decrypt(args: &DecryptArgs, context: &Context) -
     table.row(["labels", &args.out.path().display().to_string()]);
     table.row(["engine", "tfhe"]);
     table.row(["images", &images.to_string()]);
+    table.row(["receipt's signature", &verify::told(&done.receipt_signed)]);
+    let (signature, signed_by) = verify::signed(&done.receipt_signed);
     table.row(["noise of a score", &format!("{:.3} (one deviation)", done.score_deviation)]);
     table.row(["too close to tell", &format!("{} image(s)", done.too_close.len())]);
     table.row(["time", &format!("{} ({})", human_duration(elapsed), human_rate(images, elapsed, "images"))]);
@@ -149,6 +163,8 @@ pub(in crate::cli::commands) fn decrypt(args: &DecryptArgs, context: &Context) -
             "decimals": args.scores.then_some(decimals),
             "too_close": done.too_close,
             "result_bytes": done.result_bytes,
+            "receipt_signature": signature,
+            "receipt_key": signed_by,
             "seconds": elapsed.as_secs_f64(),
         }),
     })
