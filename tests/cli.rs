@@ -225,6 +225,15 @@ fn train_says_what_is_wrong_before_it_begins() {
     stage.write("misspelt.toml", recipe.replace("epochs", "epocs").as_bytes());
     stage.write("range.toml", format!("{recipe}warm_up = 3.0\n").as_bytes());
     stage.write("M.md", b"notes of mine");
+    stage.write("taught.toml", format!("{recipe}[teacher]\nepochs = 1\n").as_bytes());
+    let other = recipe.replace("[data]", "[data]\nmean = [0.5]\nstd = [0.5]");
+    stage.write("normalised.toml", format!("{other}[teacher]\nepochs = 1\n").as_bytes());
+    stage.write("tables.toml", format!("{recipe}[tables]\nbits = 6\n").as_bytes());
+    stage.write("wide.toml", format!("{recipe}[tables]\nbits = 7\n").as_bytes());
+    stage.write("both.toml", format!("{recipe}[tables]\n[quantise]\n").as_bytes());
+    let teacher = concat!("--teacher ", env!("CARGO_MANIFEST_DIR"), "/models/mnist-best.nsm");
+    let colour = concat!("--teacher ", env!("CARGO_MANIFEST_DIR"), "/models/cifar10.nsm");
+    let tables = if cfg!(feature = "exact") { (65, "tables is a section") } else { (78, "feature `exact`") };
     let data = "--data images.idx --labels labels.idx";
     for (line, code, told) in [
         (format!("train none.toml {data} --out N.nsm"), 66, "none.toml: cannot read"),
@@ -239,6 +248,33 @@ fn train_says_what_is_wrong_before_it_begins() {
         (format!("train good.toml {data} --test images.idx --test-labels label-12.idx --out N.nsm"), 65, "one of 10"),
         (format!("train good.toml {data} --encrypted-images 8 --out N.nsm"), 65, "number of test images is 0"),
         (format!("train good.toml {data} --ladder --out N.nsm"), 65, "number of test images is 0"),
+        (format!("train good.toml {data} --out N.nsm {teacher}"), 65, "section [teacher] is missing, expected one"),
+        (
+            format!("train taught.toml {data} --out N.nsm {colour}"),
+            65,
+            "cifar10.nsm: teacher: shape of its images is [3, 32, 32], expected [1, 28, 28]",
+        ),
+        (
+            format!("train normalised.toml {data} --out N.nsm {teacher}"),
+            65,
+            "teacher: normalisation of its images is mean",
+        ),
+        (format!("train taught.toml {data} --out N.nsm --teacher tiny.json"), 65, "expected --teacher-weights FILE"),
+        (format!("train taught.toml {data} --out N.nsm --teacher images.idx"), 65, "images.idx"),
+        (format!("train wide.toml {data} --out N.nsm"), 65, "tables.bits is 7, expected 4 to 6"),
+        (format!("train both.toml {data} --out N.nsm"), 65, "quantise is a section, expected none beside [tables]"),
+        (
+            format!(
+                "train tables.toml {data} --test images.idx --test-labels labels.idx --encrypted-images 2 --out N.nsm"
+            ),
+            tables.0,
+            tables.1,
+        ),
+        (
+            format!("train tables.toml {data} --test images.idx --test-labels labels.idx --ladder --out N.nsm"),
+            65,
+            "none for a ladder",
+        ),
         (format!("train good.toml {data} --out none/N.nsm"), 73, "none/N.nsm: cannot create"),
         (format!("train good.toml {data} --out text.txt"), 73, "text.txt: found something other than a model package"),
         (format!("train good.toml {data} --out M.nsm"), 73, "M.md: found something other than a model card"),

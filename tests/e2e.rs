@@ -130,5 +130,14 @@ fn the_zoo_keeps_what_its_cards_say() -> Outcome {
         let report = nightshift(&["demo", "--model", text(&package), "--data", text(&data), "--images", images])?;
         check(&report)?;
     }
+    // A model with tables: what both oracles say is the same in every build.
+    let package = models.join("mnist-relu.nsm");
+    let data = root.join("data").join("mnist");
+    let measured = nightshift(&["evaluate", "--model", text(&package), "--images", text(&data)])?;
+    let accuracy = number(&measured, "accuracy_integer")?;
+    assert!(accuracy >= 0.98, "{measured}");
+    let card = std::fs::read_to_string(models.join("mnist-relu.md"))?;
+    assert!(card.contains(measured["model_id"].as_str().ok_or("model_id")?), "the card is of another model");
+    assert!(card.contains(&format!("{:.2} %", 100.0 * accuracy)), "the card does not say {accuracy}");
     Ok(())
 }

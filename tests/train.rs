@@ -64,6 +64,30 @@ fn a_folder_of_pictures_is_trained_encrypted_run_and_decrypted_as_the_readme_say
     assert!(fs::read_to_string(folder.join("shapes.svg")).unwrap().ends_with("</svg>\n"));
     assert!(!folder.join("shapes.checkpoint").exists());
 
+    // Taught by that model in place of a teacher trained here; the package says by which.
+    let taught = format!("{}\n[teacher]\nepochs = 1\n", block("toml"));
+    fs::write(folder.join("taught.toml"), taught).unwrap();
+    let line =
+        "nightshift train taught.toml --data shapes/ --out taught.nsm --teacher shapes.nsm --log taught.jsonl --json";
+    let report: serde_json::Value = serde_json::from_str(&run(line, folder)).unwrap();
+    assert!(report["accuracy_integer"].as_f64().unwrap() >= 0.95, "{report}");
+    let log = fs::read_to_string(folder.join("taught.jsonl")).unwrap();
+    assert!(log.contains(r#""phase":"student""#) && !log.contains(r#""phase":"teacher""#), "{log}");
+    let digest = blake3::hash(&fs::read(folder.join("shapes.nsm")).unwrap()).to_hex();
+    let card = fs::read_to_string(folder.join("taught.md")).unwrap();
+    assert!(card.contains(&format!("| teacher, given | shapes, BLAKE3 of its file `{digest}` |")), "{card}");
+    assert!(fs::read(folder.join("shapes.nsm")).unwrap() != fs::read(folder.join("taught.nsm")).unwrap());
+
+    // The card tells the commit that the program is of; the package's bytes do not depend on it.
+    let commit = card.lines().find(|line| line.starts_with("| nightshift |")).unwrap();
+    let commit = commit.trim_end_matches(" |").rsplit(", commit ").next().unwrap();
+    let is_hex = |text: &str| text.len() == 40 && text.chars().all(|digit| digit.is_ascii_hexdigit());
+    assert!(commit == "unknown" || is_hex(commit), "{commit}");
+    if is_hex(commit) {
+        let package = fs::read(folder.join("taught.nsm")).unwrap();
+        assert!(!package.windows(40).any(|bytes| bytes == commit.as_bytes()), "the package holds the commit");
+    }
+
     // Same recipe, same seed: same bytes, for any number of threads.
     run("nightshift train shapes.toml --data shapes/ --out again.nsm --threads 1", folder);
     assert!(fs::read(folder.join("shapes.nsm")).unwrap() == fs::read(folder.join("again.nsm")).unwrap());
@@ -109,4 +133,41 @@ fn png(pixels: &[u8]) -> Vec<u8> {
     chunk(b"IDAT", &packed.finish().unwrap());
     chunk(b"IEND", &[]);
     file
+}
+
+/// A recipe with tables: its ReLUs stay, and the package is the exact engine's.
+#[cfg(feature = "exact")]
+#[test]
+fn a_recipe_with_tables_becomes_a_package_of_the_exact_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut random = Random::new(8);
+    for (split, count) in [("train", 120), ("test", 40)] {
+        for class in ["crosses", "rings"] {
+            let place = folder.join("shapes").join(split).join(class);
+            fs::create_dir_all(&place).unwrap();
+            for index in 0..count {
+                fs::write(place.join(format!("{index:03}.png")), png(&picture(class, &mut random))).unwrap();
+            }
+        }
+    }
+    fs::write(folder.join("shapes.toml"), format!("{}\n[tables]\nbits = 5\n", block("toml"))).unwrap();
+    let train = |name: &str, threads: usize| {
+        let line = format!("nightshift train shapes.toml --data shapes/ --out {name} --threads {threads} --json");
+        serde_json::from_str::<serde_json::Value>(&run(&line, folder)).unwrap()
+    };
+    let report = train("a.nsm", 2);
+    // A convolution of 16x16 with a 5x5 kernel and stride 2: 6x6 places of 4 channels.
+    assert_eq!((&report["engine"], &report["bootstraps"]), (&"tfhe".into(), &144.into()), "{report}");
+    assert!(report["accuracy_integer"].as_f64().unwrap() >= 0.9, "{report}");
+    assert!(report["moved_tables"].as_f64().unwrap() > 0.0, "{report}");
+    let card = fs::read_to_string(folder.join("a.md")).unwrap();
+    assert!(card.contains("| programmable bootstraps, one a ReLU | 144 |"), "{card}");
+    let evaluated = run("nightshift evaluate --model a.nsm --images shapes/ --json", folder);
+    let evaluated: serde_json::Value = serde_json::from_str(&evaluated).unwrap();
+    for key in ["engine", "model_id", "accuracy_float", "accuracy_integer", "unsure_labels", "moved_tables"] {
+        assert_eq!(evaluated[key], report[key], "{key}");
+    }
+    assert_eq!(train("b.nsm", 1)["model_id"], report["model_id"]);
+    assert!(fs::read(folder.join("a.nsm")).unwrap() == fs::read(folder.join("b.nsm")).unwrap());
 }

@@ -7,16 +7,41 @@ use std::path::Path;
 
 use super::error::CliError;
 use super::oracles;
+use crate::format::tensors::{Tensor, Values, read_tensors};
 use crate::format::{Canary, Container, Kind, OpenLimits};
 use crate::net::calibration::Ranges;
 use crate::net::{BitChoice, Calibration, Circuit, LowerOptions, Lowering, Network, bits, choose_bits};
 
 /// Calibration images used of those there are.
 pub(super) const CALIBRATION_IMAGES: usize = 1000;
+/// Longest specification read.
+const SPEC_CAP_BYTES: u64 = 16 << 20;
 /// Share of calibration images whose label the integers must keep.
 const TARGET_AGREEMENT: f64 = 0.999;
 /// Images with known answers that travel with the model.
 const CANARIES: usize = 4;
+
+/// The network of a specification and its tensors, and the specification as read.
+///
+/// # Errors
+/// Files that cannot be read or are not what they should be, naming layer, field or tensor.
+pub(super) fn import_network(spec_path: &Path, weights_path: &Path) -> Result<(Network, String), CliError> {
+    let spec = read_text(spec_path, SPEC_CAP_BYTES, "a model specification", "JSON in UTF-8")?;
+    let weights = read_tensors(weights_path)?;
+    let network = Network::import(&spec, &|name| floats(weights.get(name)?))
+        .map_err(|error| CliError::NetFile { path: spec_path.to_owned(), error: error.into() })?;
+    Ok((network, spec))
+}
+
+/// Shape and values of a tensor of floats; doubles are rounded.
+pub(super) fn floats(tensor: &Tensor) -> Option<(Vec<usize>, Vec<f32>)> {
+    let values = match &tensor.values {
+        Values::F32(values) => values.clone(),
+        Values::F64(values) => values.iter().map(|&value| value as f32).collect(),
+        Values::I64(_) | Values::U8(_) => return None,
+    };
+    Some((tensor.shape.clone(), values))
+}
 
 /// Only an earlier package may be replaced: `--out` with a slip in it must not cost a key or an image.
 ///

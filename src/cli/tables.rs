@@ -1,5 +1,6 @@
-//! The clear readings of a model with tables, floats and integers, over any number of images on several threads, and what the
-//! exact engine's noise is expected to do to each. The results do not depend on how many threads.
+//! Models with tables: filling the tables of a trained network, and their clear readings, floats and integers, over any number
+//! of images on several threads, with what the exact engine's noise is expected to do to each. The results do not depend on how
+//! many threads.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +9,53 @@ use packing::{Batches, ImageSet, argmax};
 
 use super::error::CliError;
 use super::images::{self, BLOCK};
+use super::oracles::{max_difference, same};
+use super::report::Table;
 use crate::format::TablePackage;
 use crate::net::network::InputSpec;
-use crate::net::tables::Trace;
+use crate::net::tables::{TableCircuit, TableReport, Trace};
+use crate::net::{Calibration, Network};
+
+/// Calibration images used for ranges of tables: a sum outside them wraps, so rare images count.
+pub(super) const TABLE_CALIBRATION_IMAGES: usize = 60_000;
+
+/// The tables of a network.
+pub(super) struct Filled {
+    pub(super) circuit: TableCircuit,
+    pub(super) report: TableReport,
+    /// Noise before each hidden stage's tables, one standard deviation, in boxes.
+    pub(super) noise_boxes: Vec<f64>,
+}
+
+/// Quantises a network whose activations stay exact: tables of 2^bits boxes, over the ranges seen on the calibration images.
+///
+/// # Errors
+/// A network that has no tables (named), or whose noise would be too much; a build without the exact engine, whose noise
+/// decides the integers.
+#[cfg(feature = "exact")]
+pub(super) fn fill(network: &Network, calibration: &Calibration, bits: u32) -> Result<Filled, CliError> {
+    use crate::exact::Noise;
+    use crate::net::tables::{TableOptions, quantise};
+    /// Width of the integers that meet fresh ciphertexts: rounding them errs less than a table's box does.
+    const INPUT_WEIGHT_BITS: u32 = 10;
+    /// How far a neuron's range is widened on either side.
+    const MARGIN: f64 = 0.05;
+    let (input_weight_bits, output_noise) = (INPUT_WEIGHT_BITS, Noise::bootstrapped());
+    let options = TableOptions { bits, input_weight_bits, margin: MARGIN, output_noise };
+    let (circuit, report) = quantise(network, calibration, &options)?;
+    let noise = Noise::of(&circuit);
+    noise.check(&circuit).map_err(|error| CliError::from(crate::client::ClientError::from(error)))?;
+    Ok(Filled { circuit, report, noise_boxes: noise.boxes })
+}
+
+/// As its namesake in builds with the exact engine.
+///
+/// # Errors
+/// Always [`CliError::NoExactEngine`].
+#[cfg(not(feature = "exact"))]
+pub(super) fn fill(_: &Network, _: &Calibration, _: u32) -> Result<Filled, CliError> {
+    Err(CliError::NoExactEngine)
+}
 
 /// What the oracles say about one image.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +81,57 @@ impl Reading {
 
     pub(super) fn integer_label(&self) -> u16 {
         argmax(&self.integer).unwrap_or(0) as u16
+    }
+}
+
+/// What the exact engine computes and an image costs, as rows of a report.
+pub(super) fn rows_into(circuit: &TableCircuit, weight_bits: &[u32], noise_boxes: &[f64], table: &mut Table) {
+    table.row(["engine", "tfhe: exact activations, one bootstrap a neuron"]);
+    for ((stage, bits), boxes) in circuit.stages.iter().zip(weight_bits).zip(noise_boxes) {
+        let text = format!("{}, {bits}-bit integers, {}-bit tables, noise {boxes:.3} boxes", stage.name, stage.bits);
+        table.row(["stage", &text]);
+    }
+    let last = weight_bits.last().copied().unwrap_or(0);
+    table.row(["stage", &format!("{}, {last}-bit integers", circuit.logits.name)]);
+    let (macs, bootstraps) = (circuit.macs(), circuit.neurons());
+    table.row(["operations an image", &format!("{macs} multiply-accumulates, {bootstraps} bootstraps")]);
+}
+
+/// Readings of many images, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Tally {
+    pub(super) images: usize,
+    /// Right labels of the network as trained, and of the tables.
+    pub(super) right_float: u64,
+    pub(super) right_integer: u64,
+    /// Images with the same label by both.
+    pub(super) agree: u64,
+    /// Largest difference of a logit.
+    pub(super) difference: f64,
+    /// Images with a sum outside its table's range.
+    pub(super) outside: u64,
+    /// Images whose label noise may change.
+    pub(super) unsure: u64,
+    /// Tables that noise is expected to move by a box, mean an image.
+    pub(super) moved: f64,
+}
+
+impl Tally {
+    /// `truth` holds one label a reading.
+    pub(super) fn of(readings: &[Reading], truth: &[u16]) -> Tally {
+        let float: Vec<u16> = readings.iter().map(Reading::float_label).collect();
+        let integer: Vec<u16> = readings.iter().map(Reading::integer_label).collect();
+        let count = |is: fn(&&Reading) -> bool| readings.iter().filter(is).count() as u64;
+        Tally {
+            images: readings.len(),
+            right_float: same(&float, truth),
+            right_integer: same(&integer, truth),
+            agree: same(&float, &integer),
+            difference: readings.iter().fold(0.0, |most, read| most.max(max_difference(&read.float, &read.integer))),
+            outside: count(|read| !read.inside),
+            unsure: count(|read| read.unsure),
+            moved: readings.iter().map(|read| read.moved).sum::<f64>() / readings.len().max(1) as f64,
+        }
     }
 }
 

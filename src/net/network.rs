@@ -96,7 +96,8 @@ pub enum Op {
         /// as `a`
         c: Vec<f32>,
     },
-    /// max(x, 0). Only teachers have one: it has no circuit, so lowering and packages refuse it.
+    /// max(x, 0). Of teachers, and of models for the exact engine, where it is a table; the batch engine's lowering and packages
+    /// refuse it.
     Relu,
     /// Residual addition of an earlier value of the same shape.
     Add {

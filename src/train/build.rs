@@ -17,6 +17,8 @@ const BATCH_NORM_EPS: f64 = 1e-5;
 pub(super) enum Activations {
     /// ReLU: a teacher.
     Relu,
+    /// ReLU in the network itself: a recipe with tables.
+    Tables,
     /// The recipe's quadratics.
     Quadratic,
 }
@@ -81,7 +83,7 @@ pub(super) fn build(
                 };
                 ("batchnorm", op)
             }
-            LayerRecipe::Activation { .. } if activations == Activations::Relu => ("relu", Op::Relu),
+            LayerRecipe::Activation { .. } if activations != Activations::Quadratic => ("relu", Op::Relu),
             LayerRecipe::Activation { .. } => {
                 let granularity = sharing.granularity();
                 let count = match granularity {

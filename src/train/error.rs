@@ -30,6 +30,16 @@ pub enum TrainError {
         /// As it should be.
         expected: String,
     },
+    /// A given teacher that cannot teach this network.
+    #[error("teacher: {what} is {found}, expected {expected}")]
+    Teacher {
+        /// Which property.
+        what: &'static str,
+        /// As found.
+        found: String,
+        /// As it should be.
+        expected: String,
+    },
     /// The loss or a weight is no longer a number, or the loss has exploded.
     #[error("training diverged in {phase}, epoch {epoch}, step {step}: {what} is {found}")]
     Diverged {

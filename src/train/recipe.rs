@@ -32,7 +32,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
-use crate::net::network::Granularity;
+use crate::net::network::{Granularity, InputSpec};
 
 mod check;
 
@@ -69,6 +69,8 @@ pub struct Recipe {
     pub teacher: Option<TeacherRecipe>,
     /// Training of the engine's own integers; without this section weights are only rounded.
     pub quantise: Option<QuantiseRecipe>,
+    /// Tables for the exact engine: with this section the network keeps its ReLUs. Without it they are quadratics.
+    pub tables: Option<TablesRecipe>,
     /// What `--ladder` compares.
     #[serde(default)]
     pub ladder: LadderRecipe,
@@ -144,7 +146,7 @@ pub enum LayerRecipe {
     },
     /// Batch normalisation of each channel (or of each entry after `flatten`).
     BatchNorm {},
-    /// A quadratic (in the teacher a ReLU).
+    /// A quadratic (in the teacher, and with `[tables]`, a ReLU).
     Activation {
         /// Who shares coefficients; as `[activation]` says where absent.
         granularity: Option<Sharing>,
@@ -305,7 +307,7 @@ pub struct TrainRecipe {
 pub struct TeacherRecipe {
     /// Passes over the training images; what is not said here is as in `[train]`.
     pub epochs: usize,
-    /// Its layers; empty: the student's, with ReLU.
+    /// Its layers; empty: the student's, with ReLU. Neither they nor `epochs` count for a given teacher.
     #[serde(default, rename = "layer")]
     pub layers: Vec<LayerRecipe>,
     /// Largest learning rate; as in `[train]` where absent.
@@ -338,6 +340,15 @@ pub struct QuantiseRecipe {
     /// Largest learning rate of these steps.
     #[serde(default = "default_quantise_rate")]
     pub learning_rate: f64,
+}
+
+/// Look-up tables in place of the ReLUs, filled when the network is trained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TablesRecipe {
+    /// A table has 2^bits boxes: 4 to 6.
+    #[serde(default = "default_table_bits")]
+    pub bits: u32,
 }
 
 /// Bits of the integers.
@@ -428,6 +439,9 @@ fn default_alpha() -> f64 {
 fn default_bits() -> Bits {
     Bits::All(8)
 }
+fn default_table_bits() -> u32 {
+    6
+}
 fn default_steps() -> usize {
     300
 }
@@ -452,6 +466,14 @@ impl Recipe {
         let recipe: Recipe = toml::from_str(text).map_err(|error| TrainError::Recipe(error.to_string()))?;
         recipe.check()?;
         Ok(recipe)
+    }
+
+    /// Has the images normalised as a given teacher expects them, unless the recipe says how, so that both read the same.
+    pub fn normalise_for(&mut self, teacher: &InputSpec) {
+        if self.data.mean.is_empty() && self.data.std.is_empty() {
+            self.data.mean.clone_from(&teacher.mean);
+            self.data.std.clone_from(&teacher.std);
+        }
     }
 
     /// The recipe as TOML, every default written out.

@@ -19,8 +19,9 @@ use super::parallel::Lanes;
 use super::quantise;
 use super::recipe::{Recipe, Sharing, TeacherRecipe};
 use crate::net::Network;
+use crate::net::network::InputSpec;
 
-/// How to run; none of it changes the result.
+/// How to run; none of it but a given teacher changes the result.
 #[derive(Clone, Copy, Debug)]
 pub struct RunOptions<'a> {
     /// Threads used at once.
@@ -29,14 +30,14 @@ pub struct RunOptions<'a> {
     pub checkpoint: Option<&'a Path>,
     /// Go on from the checkpoint, if it is there.
     pub resume: bool,
-    /// Teacher to use instead of training one.
+    /// Teacher to use instead of training one; the recipe's `[teacher]` says how much it counts.
     pub teacher: Option<&'a Network>,
 }
 
 /// What a run ends with.
 #[derive(Clone, Debug)]
 pub struct Trained {
-    /// The network with quadratics.
+    /// The network: with quadratics, or with ReLUs where the recipe has tables.
     pub network: Network,
     /// The ReLU network, where there was one.
     pub teacher: Option<Network>,
@@ -62,8 +63,8 @@ pub struct Rung {
 /// The result depends on recipe, data and a given teacher only, not on threads, nor on whether the run was interrupted.
 ///
 /// # Errors
-/// A recipe whose layers do not fit each other or the data, a run that diverges, a checkpoint that cannot be read or
-/// written or belongs to another run, a stop asked for by the observer.
+/// A recipe whose layers do not fit each other or the data, a given teacher of other images or classes, a run that diverges,
+/// a checkpoint that cannot be read or written or belongs to another run, a stop asked for by the observer.
 pub fn train(
     recipe: &Recipe,
     data: &TrainingData,
@@ -77,13 +78,17 @@ pub fn train(
 /// Every granularity and seed of the recipe's `[ladder]`, each seed's runs taught by the same teacher.
 ///
 /// # Errors
-/// As [`train`]. No checkpoints are kept.
+/// As [`train`], and a recipe with tables, which has no quadratics to compare. No checkpoints are kept.
 pub fn ladder(
     recipe: &Recipe,
     data: &TrainingData,
     options: &RunOptions,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Rung>, TrainError> {
+    if recipe.tables.is_some() {
+        let expected = "none for a ladder: it compares quadratics";
+        return Err(TrainError::setting("tables", "a section", expected));
+    }
     let mut rungs = Vec::new();
     for &seed in &recipe.ladder.seeds {
         let mut teacher = options.teacher.cloned();
@@ -102,6 +107,21 @@ pub fn ladder(
         }
     }
     Ok(rungs)
+}
+
+/// A teacher reads the very images that the student reads, and tells the same classes apart.
+fn expect_teacher_for(given: &Network, input: &InputSpec, classes: usize) -> Result<(), TrainError> {
+    let normalised = |input: &InputSpec| format!("mean {:?}, std {:?}", input.mean, input.std);
+    for (what, found, expected) in [
+        ("shape of its images", format!("{:?}", given.input.shape), format!("{:?}", input.shape)),
+        ("number of its classes", given.classes()?.to_string(), classes.to_string()),
+        ("normalisation of its images", normalised(&given.input), normalised(input)),
+    ] {
+        if found != expected {
+            return Err(TrainError::Teacher { what, found, expected });
+        }
+    }
+    Ok(())
 }
 
 /// A network on its way: description, structure, first values.
@@ -140,16 +160,16 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(recipe: &'a Recipe, data: &'a TrainingData, options: &'a RunOptions<'a>) -> Result<Run<'a>, TrainError> {
         let (input, classes, seed) = (&data.input, data.classes, recipe.seed);
-        let student = build(recipe, &recipe.layers, Activations::Quadratic, input, classes, seed)?;
+        let activations = if recipe.tables.is_some() { Activations::Tables } else { Activations::Quadratic };
+        let student = build(recipe, &recipe.layers, activations, input, classes, seed)?;
         let teacher = match (&recipe.teacher, options.teacher) {
-            (None, _) => None,
+            (None, None) => None,
+            (None, Some(_)) => {
+                let expected = "one for a given teacher: it says how much the teacher counts";
+                return Err(TrainError::setting("section [teacher]", "missing", expected));
+            }
             (Some(_), Some(given)) => {
-                let found = (given.input.shape, given.classes()?);
-                if found != (input.shape, classes) || given.input != *input {
-                    let expected = format!("{:?}, {classes}, normalised as the data", input.shape);
-                    let found = format!("{found:?}, mean {:?}, std {:?}", given.input.mean, given.input.std);
-                    return Err(TrainError::setting("shape and classes of the teacher", found, expected));
-                }
+                expect_teacher_for(given, input, classes)?;
                 let trained_quadratics = vec![true; given.layers.len()];
                 Some(Subject::new(Draft { network: given.clone(), trained_quadratics })?)
             }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+use nightshift::format::{EngineKind, Kind};
 use serde_json::Value;
 
 use super::{ops, read};
@@ -33,6 +34,8 @@ fn table() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let mut models: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     models.retain(|path| path.extension().is_some_and(|ending| ending == "nsm"));
+    // The sheet is of the batch engine: models with tables have no plan.
+    models.retain(|path| EngineKind::of_file(path, Some(Kind::Model)).unwrap() == EngineKind::Ckks);
     models.sort();
     for model in models {
         let plans = THREADS.map(|threads| plan(&model, threads));

@@ -47,6 +47,7 @@ fn bad_usage_is_64_and_help_is_0() {
         ("nightshift train", 64),
         ("nightshift train r.toml --data d", 64),
         ("nightshift train r.toml --data d --out M.nsm --test-labels l", 64),
+        ("nightshift train r.toml --data d --out M.nsm --teacher-weights w", 64),
         ("nightshift train r.toml --data d --out M.nsm --encrypted-images 0", 64),
         ("nightshift train r.toml --data d --out M.nsm --ladder --encrypted-images 8", 64),
         ("nightshift inspect", 64),

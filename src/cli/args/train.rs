@@ -24,6 +24,13 @@ pub struct TrainArgs {
     /// Labels of the test images, unless their files carry them
     #[arg(long, value_name = "PATH", requires = "test")]
     pub test_labels: Option<PathBuf>,
+    /// Network that teaches, in place of one trained here: a package, or a specification with --teacher-weights. Images are
+    /// normalised as it expects, unless the recipe says how; the recipe's [teacher] says how much it counts
+    #[arg(long, value_name = "M.nsm|SPEC.json")]
+    pub teacher: Option<PathBuf>,
+    /// Weights of the teacher's specification
+    #[arg(long, value_name = "W.safetensors", requires = "teacher")]
+    pub teacher_weights: Option<PathBuf>,
     /// Model package to write; the training curve (M.svg) and the model card (M.md) go beside it
     #[arg(long, value_name = "M.nsm")]
     pub out: PathBuf,

@@ -4,7 +4,6 @@
 mod evaluate;
 #[cfg(feature = "exact")]
 mod keys;
-#[cfg(feature = "exact")]
 mod quantise;
 
 use std::path::Path;
@@ -12,7 +11,6 @@ use std::path::Path;
 pub(super) use evaluate::evaluate;
 #[cfg(feature = "exact")]
 pub(super) use keys::{decrypt, encrypt, keygen};
-#[cfg(feature = "exact")]
 pub(super) use quantise::import;
 
 use crate::cli::error::CliError;
@@ -35,10 +33,9 @@ pub(super) fn is_needed(network: &Network) -> bool {
 
 #[cfg(not(feature = "exact"))]
 mod absent {
-    use crate::cli::args::{DecryptArgs, EncryptArgs, ImportArgs, KeygenArgs};
+    use crate::cli::args::{DecryptArgs, EncryptArgs, KeygenArgs};
     use crate::cli::commands::{Context, Report};
     use crate::cli::error::CliError;
-    use crate::net::{Calibration, Network};
 
     pub(in crate::cli::commands) fn keygen(_: &KeygenArgs, _: &Context) -> Result<Report, CliError> {
         Err(CliError::NoExactEngine)
@@ -51,16 +48,6 @@ mod absent {
     pub(in crate::cli::commands) fn decrypt(_: &DecryptArgs, _: &Context) -> Result<Report, CliError> {
         Err(CliError::NoExactEngine)
     }
-
-    pub(in crate::cli::commands) fn import(
-        _: &ImportArgs,
-        _: &Context,
-        _: Network,
-        _: &(Calibration, Option<Vec<u16>>),
-        _: std::collections::BTreeMap<String, String>,
-    ) -> Result<Report, CliError> {
-        Err(CliError::NoExactEngine)
-    }
 }
 #[cfg(not(feature = "exact"))]
-pub(super) use absent::{decrypt, encrypt, import, keygen};
+pub(super) use absent::{decrypt, encrypt, keygen};

@@ -13,20 +13,19 @@ use serde_json::{Value, json};
 use super::{Context, Report, exact};
 use crate::cli::args::{ImportArgs, WeightBits};
 use crate::cli::error::CliError;
-use crate::cli::packaging::{CALIBRATION_IMAGES, canaries, integers, read_text, refuse_foreign, warn_of_lost_labels};
+use crate::cli::packaging::{
+    CALIBRATION_IMAGES, canaries, floats, import_network, integers, refuse_foreign, warn_of_lost_labels,
+};
 use crate::cli::report::{Align, Table, human_bytes};
+use crate::cli::tables::TABLE_CALIBRATION_IMAGES;
 use crate::cli::{images, oracles};
 use crate::format::ModelPackage;
-use crate::format::tensors::{Tensor, Values, read_tensors};
+use crate::format::tensors::{Values, read_tensors};
 use crate::net::{Calibration, LowerOptions, Network, bits};
 use crate::plan::{Requirements, scales};
 
-/// Longest specification read.
-const SPEC_CAP_BYTES: u64 = 16 << 20;
 /// Most golden images held against.
 const GOLDEN_CAP_IMAGES: usize = 4096;
-/// Calibration images used for ranges of tables: a sum outside them wraps, so rare images count.
-const TABLE_CALIBRATION_IMAGES: usize = 60_000;
 /// Largest golden difference, relative to the largest golden logit.
 const GOLDEN_TOLERANCE: f64 = 1e-3;
 
@@ -38,10 +37,7 @@ const GOLDEN_TOLERANCE: f64 = 1e-3;
 /// something other than a model package.
 pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
     refuse_foreign(&args.out)?;
-    let spec = read_text(&args.spec, SPEC_CAP_BYTES, "a model specification", "JSON in UTF-8")?;
-    let weights = read_tensors(&args.weights)?;
-    let network = Network::import(&spec, &|name| floats(weights.get(name)?))
-        .map_err(|error| CliError::NetFile { path: args.spec.clone(), error: error.into() })?;
+    let (network, spec) = import_network(&args.spec, &args.weights)?;
     let golden = Golden::read(&args.golden, &network)?;
     context.progress.begin("golden outputs", 0);
     let golden_error = golden.check(&args.golden, &network)?;
@@ -142,16 +138,6 @@ fn fixed_bits(bits: WeightBits) -> Option<LowerOptions> {
         WeightBits::Auto => None,
         WeightBits::Fixed(bits) => Some(LowerOptions { default_bits: bits.into(), ..LowerOptions::default() }),
     }
-}
-
-/// Shape and values of a tensor of floats; doubles are rounded.
-fn floats(tensor: &Tensor) -> Option<(Vec<usize>, Vec<f32>)> {
-    let values = match &tensor.values {
-        Values::F32(values) => values.clone(),
-        Values::F64(values) => values.iter().map(|&value| value as f32).collect(),
-        Values::I64(_) | Values::U8(_) => return None,
-    };
-    Some((tensor.shape.clone(), values))
 }
 
 /// The accuracy that the specification states, in percent.

@@ -16,6 +16,10 @@ mod ladder;
 #[cfg(feature = "train")]
 mod model;
 #[cfg(feature = "train")]
+mod pack;
+#[cfg(feature = "train")]
+mod teacher;
+#[cfg(feature = "train")]
 mod watch;
 
 use super::{Context, Report};

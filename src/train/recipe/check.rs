@@ -92,7 +92,29 @@ impl Recipe {
                 within("quantise.bits", f64::from(bits), 4.0, 16.0)?;
             }
         }
+        self.check_tables()?;
         self.ladder.check()
+    }
+
+    /// A network that keeps its ReLUs has nothing of what only quadratics have.
+    fn check_tables(&self) -> Result<(), TrainError> {
+        let Some(tables) = &self.tables else { return Ok(()) };
+        within("tables.bits", f64::from(tables.bits), 4.0, 6.0)?;
+        if self.quantise.is_some() {
+            let expected = "none beside [tables], whose integers are chosen when the tables are filled";
+            return Err(TrainError::setting("quantise", "a section", expected));
+        }
+        if self.train.blend > 0.0 {
+            return Err(TrainError::setting("train.blend", self.train.blend, "0 beside [tables]: ReLUs stay ReLUs"));
+        }
+        let shared = |layer: &LayerRecipe| matches!(layer, LayerRecipe::Activation { granularity: Some(_) });
+        match self.layers.iter().position(shared) {
+            Some(index) => {
+                let setting = format!("layer {}: granularity", index + 1);
+                Err(TrainError::setting(&setting, "given", "none beside [tables]: a ReLU has no coefficients"))
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -135,6 +135,23 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
+fn tables_leave_no_room_for_what_only_quadratics_have() {
+    let with = |sections: &str| Recipe::parse(&format!("{SMALL}{sections}"));
+    assert_eq!(with("[tables]\n").unwrap().tables, Some(TablesRecipe { bits: 6 }));
+    assert_eq!(with("[tables]\nbits = 4\n").unwrap().tables, Some(TablesRecipe { bits: 4 }));
+    let activation = |granularity: &str| format!("[[layer]]\ntype = \"activation\"\n{granularity}[tables]\n");
+    assert!(with(&activation("")).is_ok());
+    for (text, expected) in [
+        (format!("{SMALL}[tables]\nbits = 3\n"), "tables.bits is 3, expected 4 to 6"),
+        (format!("{SMALL}[tables]\n[quantise]\n"), "quantise is a section, expected none beside [tables]"),
+        (format!("{}[tables]\n", SMALL.replace("epochs = 1", "epochs = 1\nblend = 0.5")), "train.blend is 0.5"),
+        (format!("{SMALL}{}", activation("granularity = \"layer\"\n")), "layer 2: granularity is given"),
+    ] {
+        assert!(refused(&text).starts_with(expected), "{}", refused(&text));
+    }
+}
+
+#[test]
 fn an_unknown_key_is_named() {
     for (text, key) in [
         (format!("sed = 3\n{SMALL}"), "sed"),

@@ -24,7 +24,8 @@ pub(super) fn full() -> Recipe {
 }
 
 pub(super) fn options(threads: usize, checkpoint: Option<&Path>) -> RunOptions<'_> {
-    RunOptions { threads: NonZeroUsize::new(threads).unwrap(), checkpoint, resume: true, teacher: None }
+    let threads = NonZeroUsize::new(threads).unwrap();
+    RunOptions { threads, checkpoint, resume: true, teacher: None }
 }
 
 /// Stops at the event of this number, and says no to all after it. Counts the events.
@@ -166,4 +167,37 @@ fn a_diverging_run_stops_and_leaves_its_last_good_checkpoint() {
     // The checkpoint is whole: the run goes on from it, to the same end.
     assert_eq!(diverged(train(&recipe, &data, &options(1, Some(&path)), &mut Quiet)), first);
     assert!(std::fs::read(&path).unwrap() == keeper.0);
+}
+
+/// Tables: the network keeps its ReLUs and learns; a given teacher is taken as it is, or refused by name.
+#[test]
+fn a_network_with_relus_is_taught_by_a_given_one() {
+    let data = stripes(1);
+    let list = layers(&["flatten", "dense out = 12", "batchnorm", "activation", "dense out = 3"]);
+    let run = "epochs = 16\nbatch = 24\nlearning_rate = 0.02";
+    let first = recipe(&list, &format!("[train]\n{run}\n[tables]"));
+    let teacher = train(&first, &data, &options(1, None), &mut Quiet).unwrap().network;
+    assert!(matches!(teacher.layers[3].op, Op::Relu), "{:?}", teacher.layers[3]);
+
+    let taught = recipe(&list, &format!("[train]\n{run}\n[teacher]\nepochs = 1\n[tables]"));
+    let given = RunOptions { teacher: Some(&teacher), ..options(2, None) };
+    let trained = train(&taught, &data, &given, &mut Quiet).unwrap();
+    assert_eq!(trained.teacher.as_ref().map(bits), Some(bits(&teacher)));
+    assert!(trained.history.iter().all(|record| record.phase == Phase::Student));
+    let last = trained.history.last().unwrap();
+    assert!(last.held_out_accuracy.unwrap() >= 0.95, "{last:?}");
+    assert_ne!(bits(&trained.network), bits(&teacher));
+
+    let refused = |teacher: &Network| {
+        let given = RunOptions { teacher: Some(teacher), ..options(2, None) };
+        train(&taught, &data, &given, &mut Quiet).unwrap_err().to_string()
+    };
+    let mut other = teacher.clone();
+    other.input.mean[0] += 0.25;
+    assert!(refused(&other).starts_with("teacher: normalisation of its images is mean"), "{}", refused(&other));
+    let four = recipe(&layers(&["flatten", "dense out = 4"]), "[train]\nepochs = 1\nbatch = 24");
+    let other = build(&four, &four.layers, Activations::Relu, &data.input, 4, 1).unwrap().network;
+    assert_eq!(refused(&other), "teacher: number of its classes is 4, expected 3");
+    let without = train(&first, &data, &given, &mut Quiet).unwrap_err().to_string();
+    assert!(without.starts_with("section [teacher] is missing"), "{without}");
 }

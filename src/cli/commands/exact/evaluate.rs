@@ -9,7 +9,7 @@ use crate::cli::args::EvaluateArgs;
 use crate::cli::commands::{Context, Report};
 use crate::cli::decrypted::Held;
 use crate::cli::error::CliError;
-use crate::cli::oracles::{max_difference, same, share};
+use crate::cli::oracles::share;
 use crate::cli::report::{Align, Table, human_duration, human_rate, percent};
 use crate::cli::{images, tables};
 use crate::format::TablePackage;
@@ -27,14 +27,9 @@ pub(in crate::cli::commands) fn evaluate(args: &EvaluateArgs, context: &Context)
     let readings = tables::read(&package, &set, context.threads.get(), &|images| context.progress.advance(images))?;
     context.progress.end();
     let elapsed = start.elapsed();
-    let float: Vec<u16> = readings.iter().map(tables::Reading::float_label).collect();
-    let integer: Vec<u16> = readings.iter().map(tables::Reading::integer_label).collect();
-    let (right_float, right_integer, agree) = (same(&float, truth), same(&integer, truth), same(&float, &integer));
-    let difference = readings.iter().fold(0.0, |most: f64, read| most.max(max_difference(&read.float, &read.integer)));
-    let outside = readings.iter().filter(|read| !read.inside).count() as u64;
-    let unsure = readings.iter().filter(|read| read.unsure).count() as u64;
-    let moved = readings.iter().map(|read| read.moved).sum::<f64>() / set.count as f64;
+    let found = tables::Tally::of(&readings, truth);
     let count = set.count as u64;
+    let integer: Vec<u16> = readings.iter().map(tables::Reading::integer_label).collect();
     let explains = |image: usize, label: u16| readings[image].may_be.get(usize::from(label)) == Some(&true);
     let explains: Option<&dyn Fn(usize, u16) -> bool> = if cfg!(feature = "exact") { Some(&explains) } else { None };
     let held = args.decrypted.as_deref().map(|path| Held::read(path, truth, &integer, explains)).transpose()?;
@@ -42,15 +37,16 @@ pub(in crate::cli::commands) fn evaluate(args: &EvaluateArgs, context: &Context)
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
     table.row(["model", &package.network.name]);
     table.row(["images", &count.to_string()]);
-    table.row(["accuracy, floats", &percent(right_float, count)]);
-    table.row(["accuracy, tables", &percent(right_integer, count)]);
-    table.row(["same label", &percent(agree, count)]);
-    table.row(["largest logit difference", &format!("{difference:.4}")]);
-    table.row(["outside the tables' ranges", &format!("{outside} image(s)")]);
+    table.row(["accuracy, floats", &percent(found.right_float, count)]);
+    table.row(["accuracy, tables", &percent(found.right_integer, count)]);
+    table.row(["same label", &percent(found.agree, count)]);
+    table.row(["largest logit difference", &format!("{:.4}", found.difference)]);
+    table.row(["outside the tables' ranges", &format!("{} image(s)", found.outside)]);
     if cfg!(feature = "exact") {
         let neurons = package.circuit.neurons();
-        table.row(["tables moved by noise", &format!("{moved:.1} of {neurons} an image, by one box")]);
-        table.row(["labels that noise may change", &format!("{unsure} image(s) with a margin within 4 deviations")]);
+        table.row(["tables moved by noise", &format!("{:.1} of {neurons} an image, by one box", found.moved)]);
+        let text = format!("{} image(s) with a margin within 4 deviations", found.unsure);
+        table.row(["labels that noise may change", &text]);
     }
     if let Some(held) = &held {
         held.rows(&mut table);
@@ -63,14 +59,14 @@ pub(in crate::cli::commands) fn evaluate(args: &EvaluateArgs, context: &Context)
             "model_id": package.model_id()?,
             "engine": "tfhe",
             "images": set.count,
-            "accuracy_float": share(right_float, set.count),
-            "accuracy_integer": share(right_integer, set.count),
-            "agreement": share(agree, set.count),
-            "max_logit_difference": difference,
-            "outside_ranges": outside,
+            "accuracy_float": share(found.right_float, set.count),
+            "accuracy_integer": share(found.right_integer, set.count),
+            "agreement": share(found.agree, set.count),
+            "max_logit_difference": found.difference,
+            "outside_ranges": found.outside,
             "decrypted": held.as_ref().map(Held::json),
-            "moved_tables": cfg!(feature = "exact").then_some(moved),
-            "unsure_labels": cfg!(feature = "exact").then_some(unsure),
+            "moved_tables": cfg!(feature = "exact").then_some(found.moved),
+            "unsure_labels": cfg!(feature = "exact").then_some(found.unsure),
             "seconds": elapsed.as_secs_f64(),
         }),
     })

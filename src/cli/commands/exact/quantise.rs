@@ -9,21 +9,15 @@ use crate::cli::commands::{Context, Report};
 use crate::cli::error::CliError;
 use crate::cli::oracles::share;
 use crate::cli::report::{Align, Table, human_bytes};
-use crate::cli::tables;
-use crate::exact::Noise;
+use crate::cli::tables::{self, Filled};
 use crate::format::TablePackage;
-use crate::net::tables::{TableOptions, quantise};
 use crate::net::{Calibration, Network};
-
-/// Width of the integers that meet fresh ciphertexts: rounding them errs less than a table's box does.
-const INPUT_WEIGHT_BITS: u32 = 10;
-/// How far a neuron's range is widened on either side.
-const MARGIN: f64 = 0.05;
 
 /// Quantises, measures and writes.
 ///
 /// # Errors
-/// A network that has no tables (named), or whose noise would be too much; an output that cannot be written.
+/// A network that has no tables (named), or whose noise would be too much; a build without the exact engine; an output that
+/// cannot be written.
 pub(in crate::cli::commands) fn import(
     args: &ImportArgs,
     context: &Context,
@@ -33,15 +27,7 @@ pub(in crate::cli::commands) fn import(
 ) -> Result<Report, CliError> {
     let (calibration, truth) = calibration;
     context.progress.begin("filling tables", 0);
-    let options = TableOptions {
-        bits: args.table_bits.into(),
-        input_weight_bits: INPUT_WEIGHT_BITS,
-        margin: MARGIN,
-        output_noise: Noise::bootstrapped(),
-    };
-    let (circuit, report) = quantise(&network, calibration, &options)?;
-    let noise = Noise::of(&circuit);
-    noise.check(&circuit).map_err(|error| CliError::from(crate::client::ClientError::from(error)))?;
+    let Filled { circuit, report, noise_boxes } = tables::fill(&network, calibration, args.table_bits.into())?;
     for (key, value) in [
         ("table_bits", args.table_bits.to_string()),
         ("weight_bits", format!("{:?}", report.weight_bits)),
@@ -66,17 +52,7 @@ pub(in crate::cli::commands) fn import(
     let circuit = &package.circuit;
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
     table.row(["model", &package.network.name]);
-    table.row(["engine", "tfhe: exact activations, one bootstrap a neuron"]);
-    for ((stage, bits), boxes) in circuit.stages.iter().zip(&report.weight_bits).zip(&noise.boxes) {
-        let text = format!("{}, {bits}-bit integers, {}-bit tables, noise {boxes:.3} boxes", stage.name, stage.bits);
-        table.row(["stage", &text]);
-    }
-    let last = report.weight_bits.last().copied().unwrap_or(0);
-    table.row(["stage", &format!("{}, {last}-bit integers", circuit.logits.name)]);
-    table.row([
-        "operations an image",
-        &format!("{} multiply-accumulates, {} bootstraps", circuit.macs(), circuit.neurons()),
-    ]);
+    tables::rows_into(circuit, &report.weight_bits, &noise_boxes, &mut table);
     table.row(["labels kept", &format!("{:.2} % of {} calibration images", 100.0 * agreement, calibration.images)]);
     if let Some(accuracy) = accuracy {
         table.row(["accuracy there", &format!("{:.2} %", 100.0 * accuracy)]);
@@ -96,7 +72,7 @@ pub(in crate::cli::commands) fn import(
             "macs": circuit.macs(),
             "bootstraps": circuit.neurons(),
             "constant_neurons": report.constant_neurons,
-            "noise_boxes": noise.boxes,
+            "noise_boxes": noise_boxes,
             "calibration_images": calibration.images,
             "calibration_agreement": agreement,
             "calibration_accuracy": accuracy,

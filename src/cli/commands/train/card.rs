@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::pack::{Body, CircuitBody, Packed, TableBody};
+use super::teacher::GivenTeacher;
 use super::watch::in_percent;
 use crate::cli::report::{human_duration, one_line};
 use crate::format::ModelPackage;
 use crate::net::network::{Granularity, Op};
-use crate::plan::Plan;
 use crate::train::{EpochRecord, Recipe};
+use crate::worker::CODE_COMMIT;
 
 /// First line of every card, so that one is told from other texts.
 pub(super) const CARD_MARK: &str = "<!-- nightshift train: model card -->";
@@ -34,14 +36,15 @@ pub(super) struct EncryptedFigures {
 
 /// All that the card tells.
 pub(super) struct Card<'a> {
-    pub(super) package: &'a ModelPackage,
-    pub(super) model_id: &'a str,
+    pub(super) packed: &'a Packed,
     /// File name of the package, for commands.
     pub(super) file: &'a str,
     /// File name of the curve.
     pub(super) curve: &'a str,
     pub(super) recipe: &'a Recipe,
     pub(super) recipe_text: &'a str,
+    /// In place of one that the recipe trains.
+    pub(super) teacher: Option<&'a GivenTeacher>,
     pub(super) created: &'a str,
     pub(super) training_images: usize,
     pub(super) drawn_images: usize,
@@ -52,10 +55,7 @@ pub(super) struct Card<'a> {
     pub(super) elapsed: Duration,
     pub(super) resumed: bool,
     pub(super) threads: usize,
-    pub(super) test: Option<TestFigures>,
     pub(super) encrypted: Option<EncryptedFigures>,
-    pub(super) plan: &'a Plan,
-    pub(super) images_per_second: f64,
 }
 
 impl Card<'_> {
@@ -64,17 +64,22 @@ impl Card<'_> {
         self.head_into(&mut text);
         self.accuracy_into(&mut text);
         self.network_into(&mut text);
-        self.ranges_into(&mut text);
-        self.cost_into(&mut text);
+        match &self.packed.body {
+            Body::Circuit(body) => {
+                ranges_into(&body.package, &mut text);
+                self.cost_into(body, &mut text);
+            }
+            Body::Tables(body) => tables_into(body, &mut text),
+        }
         let _ = write!(text, "\n## Recipe\n\n```toml\n{}\n```\n", self.recipe_text.trim_end().replace("```", "` ` `"));
         text
     }
 
     fn head_into(&self, text: &mut String) {
-        let [channels, rows, columns] = self.package.network.input.shape;
+        let [channels, rows, columns] = self.packed.network().input.shape;
         let data = if self.recipe.dataset.is_empty() { "the user's own" } else { &self.recipe.dataset };
         let mut table = Rows::new(text);
-        table.row("model id", format!("`{}`", self.model_id));
+        table.row("model id", format!("`{}`", self.packed.model_id));
         table.row("data", cell(data));
         table.row("training images", format!("{}, {channels}x{rows}x{columns}", self.training_images));
         table.row("of these held out", self.recipe.data.held_out.to_string());
@@ -85,8 +90,12 @@ impl Card<'_> {
             table.row("classes", cell(&names.join(", ")));
         }
         table.row("BLAKE3 of the training images", format!("`{}`", self.data_digest));
+        if let Some(given) = self.teacher {
+            let (name, digest) = (cell(&given.network.name), &given.digest);
+            table.row("teacher, given", format!("{name}, BLAKE3 of its file `{digest}`"));
+        }
         table.row("seed", self.recipe.seed.to_string());
-        table.row("nightshift", env!("CARGO_PKG_VERSION").to_owned());
+        table.row("nightshift", format!("{}, commit {}", env!("CARGO_PKG_VERSION"), CODE_COMMIT.unwrap_or("unknown")));
         table.row("made", self.created.to_owned());
         let part = if self.resumed { " (since the last resume)" } else { "" };
         table.row("training time", format!("{}{part}, {} thread(s)", human_duration(self.elapsed), self.threads));
@@ -95,7 +104,7 @@ impl Card<'_> {
 
     fn accuracy_into(&self, text: &mut String) {
         *text += "## Accuracy\n\n";
-        match self.test {
+        match self.packed.test {
             None => {
                 *text += "No test images were given: nothing is known of images that were not trained on beyond the\n\
                               held-out ones below.\n\n"
@@ -110,12 +119,16 @@ impl Card<'_> {
             }
         }
         *text += "| reading | accuracy | |\n|---|---|---|\n";
-        if let Some(test) = self.test {
+        if let Some(test) = self.packed.test {
             let _ = writeln!(text, "| floats, as trained | {} | |", in_percent(test.float));
             let note = format!("same label as floats: {}", in_percent(test.agreement));
-            let _ = writeln!(text, "| integers, as the worker uses them | {} | {note} |", in_percent(test.integer));
+            let reading = match self.packed.body {
+                Body::Circuit(_) => "integers, as the worker uses them",
+                Body::Tables(_) => "integers and tables, as the worker uses them",
+            };
+            let _ = writeln!(text, "| {reading} | {} | {note} |", in_percent(test.integer));
         }
-        match (self.encrypted, self.test) {
+        match (self.encrypted, self.packed.test) {
             (Some(found), _) => {
                 let note = format!(
                     "first {} test images; same label as integers: {}",
@@ -125,8 +138,15 @@ impl Card<'_> {
                 let _ = writeln!(text, "| encrypted | {} | {note} |", in_percent(found.accuracy));
             }
             (None, Some(_)) => {
-                let command = format!("`nightshift demo --data DIR --model {}`", self.file);
-                let _ = writeln!(text, "| encrypted | not run | {command}, or `train --encrypted-images N` |");
+                let how = match self.packed.body {
+                    Body::Circuit(_) => {
+                        format!("`nightshift demo --data DIR --model {}`, or `train --encrypted-images N`", self.file)
+                    }
+                    Body::Tables(_) => {
+                        "`keygen`, `encrypt`, `run`, `decrypt`, in builds with the exact engine".to_owned()
+                    }
+                };
+                let _ = writeln!(text, "| encrypted | not run | {how} |");
             }
             (None, None) => {}
         }
@@ -141,7 +161,7 @@ impl Card<'_> {
 
     fn network_into(&self, text: &mut String) {
         *text += "\n## Network\n\n| layer | what | output |\n|---|---|---|\n";
-        let network = &self.package.network;
+        let network = self.packed.network();
         let shapes = network.shapes().unwrap_or_default();
         for (index, layer) in network.layers.iter().enumerate() {
             let sides = shapes.get(index).into_iter().flatten().map(usize::to_string).collect::<Vec<_>>().join("x");
@@ -149,61 +169,92 @@ impl Card<'_> {
         }
     }
 
-    /// Ranges over all training images: of what each activation reads, of the logits, and the images that go farthest.
-    fn ranges_into(&self, text: &mut String) {
-        *text += "\n## Ranges\n\n";
-        if let Some(report) = &self.package.ranges {
-            let _ = write!(
-                text,
-                "Over all {} training images, of what each activation reads. The planner's headroom starts from the largest.\n\n\
-                 | layer | smallest | largest | rms | 99.9 % of magnitudes below | images beyond the calibration's largest | worst images: value |\n\
-                 |---|---|---|---|---|---|---|\n",
-                report.images
-            );
-            let names = &self.package.network.layers;
-            let layers = report.layers.iter().map(|range| (cell(&names[range.layer].name), &range.values));
-            for (name, values) in layers.chain([("logits".to_owned(), &report.logits)]) {
-                let worst: Vec<String> =
-                    values.worst.iter().take(4).map(|worst| format!("{}: {:.1}", worst.image, worst.value)).collect();
-                let _ = writeln!(
-                    text,
-                    "| {name} | {:.2} | {:.2} | {:.3} | {:.2} | {} (beyond {:.2}) | {} |",
-                    values.min,
-                    values.max,
-                    values.rms,
-                    values.quantile,
-                    values.images_beyond,
-                    values.limit,
-                    worst.join(", ")
-                );
-            }
-            *text += "\n";
-        }
-        *text += "The circuit's stages, whose outputs are squared next:\n\n\
-                  | stage | bits of the integers | largest magnitude | largest root mean square |\n|---|---|---|---|\n";
-        for stage in &self.package.circuit.stages {
-            let (name, stats) = (cell(&stage.name), &stage.stats);
-            let bits = stage.map.weight_bits;
-            let _ = writeln!(text, "| {name} | {bits} | {:.3} | {:.3} |", stats.max_abs, stats.max_rms);
-        }
-    }
-
-    fn cost_into(&self, text: &mut String) {
-        let (network, circuit) = (&self.package.network, &self.package.circuit);
+    fn cost_into(&self, body: &CircuitBody, text: &mut String) {
+        let (network, circuit) = (&body.package.network, &body.package.circuit);
         *text += "\n## Cost of an encrypted image\n\n";
         let mut table = Rows::new(text);
         table.row("multiply-accumulates", circuit.total_macs().to_string());
         table.row("activations", network.activations().map_or_else(|_| "-".to_owned(), |count| count.to_string()));
         table.row("squares", circuit.total_squares().to_string());
         table.row("squarings in a row", network.squarings().to_string());
-        let parameters = &self.plan.parameters;
-        table.row("ring", format!("degree {} = {} slots", parameters.degree(), self.plan.slots()));
+        let parameters = &body.plan.parameters;
+        table.row("ring", format!("degree {} = {} slots", parameters.degree(), body.plan.slots()));
         table.row("log2(QP)", format!("{:.1}", parameters.log_qp_bits()));
-        let precision = &self.plan.precision;
+        let precision = &body.plan.precision;
         table.row("precision", format!("{:.1} bits promised", precision.promised_bits));
-        let rate = format!("{:.0} images/s in full batches, {} thread(s)", self.images_per_second, self.threads);
+        let rate = format!("{:.0} images/s in full batches, {} thread(s)", body.images_per_second, self.threads);
         table.row("planned on this machine", rate);
     }
+}
+
+/// Ranges over all training images: of what each activation reads, of the logits, and the images that go farthest.
+fn ranges_into(package: &ModelPackage, text: &mut String) {
+    *text += "\n## Ranges\n\n";
+    if let Some(report) = &package.ranges {
+        let _ = write!(
+            text,
+            "Over all {} training images, of what each activation reads. The planner's headroom starts from the largest.\n\n\
+             | layer | smallest | largest | rms | 99.9 % of magnitudes below | images beyond the calibration's largest | worst images: value |\n\
+             |---|---|---|---|---|---|---|\n",
+            report.images
+        );
+        let names = &package.network.layers;
+        let layers = report.layers.iter().map(|range| (cell(&names[range.layer].name), &range.values));
+        for (name, values) in layers.chain([("logits".to_owned(), &report.logits)]) {
+            let worst: Vec<String> =
+                values.worst.iter().take(4).map(|worst| format!("{}: {:.1}", worst.image, worst.value)).collect();
+            let _ = writeln!(
+                text,
+                "| {name} | {:.2} | {:.2} | {:.3} | {:.2} | {} (beyond {:.2}) | {} |",
+                values.min,
+                values.max,
+                values.rms,
+                values.quantile,
+                values.images_beyond,
+                values.limit,
+                worst.join(", ")
+            );
+        }
+        *text += "\n";
+    }
+    *text += "The circuit's stages, whose outputs are squared next:\n\n\
+              | stage | bits of the integers | largest magnitude | largest root mean square |\n|---|---|---|---|\n";
+    for stage in &package.circuit.stages {
+        let (name, stats) = (cell(&stage.name), &stage.stats);
+        let bits = stage.map.weight_bits;
+        let _ = writeln!(text, "| {name} | {bits} | {:.3} | {:.3} |", stats.max_abs, stats.max_rms);
+    }
+}
+
+/// What stands in the tables, what noise does to them, and what an image costs.
+fn tables_into(body: &TableBody, text: &mut String) {
+    let circuit = &body.package.circuit;
+    let _ = write!(
+        text,
+        "\n## Tables\n\nRanges are those of {} training images, widened; outside them a sum wraps. Noise is one standard deviation \
+         before the table.\n\n| stage | tables | bits of a table | bits of the integers | noise, boxes |\n|---|---|---|---|---|\n",
+        body.calibration_images
+    );
+    for ((stage, bits), noise) in circuit.stages.iter().zip(&body.report.weight_bits).zip(&body.noise_boxes) {
+        let (name, tables) = (cell(&stage.name), stage.rows.len());
+        let _ = writeln!(text, "| {name} | {tables} | {} | {bits} | {noise:.3} |", stage.bits);
+    }
+    let last = body.report.weight_bits.last().copied().unwrap_or(0);
+    let _ = writeln!(text, "| {} | - | - | {last} | - |", cell(&circuit.logits.name));
+    if let Some(tally) = &body.tally {
+        *text += "\n";
+        let mut table = Rows::new(text);
+        table.row("test images with a sum outside its table's range", format!("{} of {}", tally.outside, tally.images));
+        let moved = format!("{:.1} of {} an image, by one box", tally.moved, circuit.neurons());
+        table.row("tables that noise is predicted to move", moved);
+        let unsure = format!("{} of {} (margin within 4 deviations)", tally.unsure, tally.images);
+        table.row("test images whose label noise may change", unsure);
+    }
+    *text += "\n## Cost of an encrypted image\n\n";
+    let mut table = Rows::new(text);
+    table.row("multiply-accumulates", circuit.macs().to_string());
+    table.row("programmable bootstraps, one a ReLU", circuit.neurons().to_string());
+    table.row("ReLUs left out, the same for every image", body.report.constant_neurons.to_string());
 }
 
 /// A table of two columns without names.

@@ -8,7 +8,7 @@ use packing::{Batches, ImageSet, Limits, PackingError, Pixels, Split, open_datas
 use crate::cli::args::TrainArgs;
 use crate::cli::digits::{SIDE, render_digits};
 use crate::cli::error::CliError;
-use crate::cli::{images, packaging};
+use crate::cli::images;
 use crate::net::Calibration;
 use crate::net::network::InputSpec;
 use crate::train::Recipe;
@@ -57,13 +57,13 @@ impl Data {
         }
     }
 
-    /// Training images evenly through the files (they may be sorted by class), normalised, for ranges and the width of
-    /// the integers.
+    /// At most `most` training images evenly through the files (they may be sorted by class), normalised, for ranges and the
+    /// width of the integers.
     ///
     /// # Errors
     /// Images that do not fit the input.
-    pub(super) fn calibration(&self, input: &InputSpec) -> Result<Calibration, CliError> {
-        let count = self.set.count.min(packaging::CALIBRATION_IMAGES);
+    pub(super) fn calibration(&self, input: &InputSpec, most: usize) -> Result<Calibration, CliError> {
+        let count = self.set.count.min(most);
         let entries = self.set.entries();
         let picked = (0..count).map(|index| index * self.set.count / count);
         let pixels = match &self.set.pixels {
@@ -187,11 +187,11 @@ mod tests {
         // 3000 images of one pixel, sorted: image i has the value i / 12.
         let pixels: Vec<u8> = (0..3000).map(|image| (image / 12) as u8).collect();
         let input = InputSpec { shape: [1, 1, 1], mean: vec![0.0], std: vec![1.0] };
-        let calibration = data([1, 1, 1], pixels, vec![0; 3000]).calibration(&input).unwrap();
+        let calibration = data([1, 1, 1], pixels, vec![0; 3000]).calibration(&input, 1000).unwrap();
         assert_eq!(calibration.images, 1000);
         assert_eq!(calibration.x[0], 0.0);
         assert!((calibration.x[999] - 249.0 / 255.0).abs() < 1e-9, "{}", calibration.x[999]);
-        let few = data([1, 1, 1], vec![5, 6, 7], vec![0; 3]).calibration(&input).unwrap();
+        let few = data([1, 1, 1], vec![5, 6, 7], vec![0; 3]).calibration(&input, 1000).unwrap();
         assert_eq!((few.images, few.x.len()), (3, 3));
     }
 

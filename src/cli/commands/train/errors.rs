@@ -12,6 +12,7 @@ use crate::train::TrainError;
 pub(super) struct Places<'a> {
     pub(super) recipe: &'a Path,
     pub(super) data: &'a Path,
+    pub(super) teacher: Option<&'a Path>,
     pub(super) checkpoint: &'a Path,
 }
 
@@ -33,6 +34,7 @@ impl Places<'_> {
             TrainError::Recipe(text) => at(self.recipe, one_sentence(&text)),
             TrainError::Setting { .. } | TrainError::Net(_) => at(self.recipe, error.to_string()),
             TrainError::Data { .. } => at(self.data, error.to_string()),
+            TrainError::Teacher { .. } => at(self.teacher.unwrap_or(self.recipe), error.to_string()),
             error => Box::new(error),
         };
         CliError::Train { error, code, advice }
@@ -46,6 +48,11 @@ impl Places<'_> {
             TrainError::Setting { .. } | TrainError::Net(_) => "correct the recipe".to_owned(),
             TrainError::Data { .. } => {
                 "every class needs images and every image a label below the number of classes (data.classes)".to_owned()
+            }
+            TrainError::Teacher { .. } => {
+                "give a teacher of these images and classes; data.mean and data.std of the recipe are to be the teacher's, or \
+                 left out"
+                    .to_owned()
             }
             TrainError::Diverged { .. } => {
                 let kept = if kept { format!("; the last good epoch is in {checkpoint}") } else { String::new() };
@@ -71,9 +78,11 @@ impl Places<'_> {
 
 fn code(error: &TrainError) -> ExitCode {
     match error {
-        TrainError::Recipe(_) | TrainError::Setting { .. } | TrainError::Data { .. } | TrainError::Net(_) => {
-            ExitCode::BadData
-        }
+        TrainError::Recipe(_)
+        | TrainError::Setting { .. }
+        | TrainError::Data { .. }
+        | TrainError::Teacher { .. }
+        | TrainError::Net(_) => ExitCode::BadData,
         TrainError::Diverged { .. } => ExitCode::Config,
         TrainError::Checkpoint { .. } => ExitCode::Mismatch,
         TrainError::Io { source, .. } => ExitCode::on_create(source),
@@ -95,7 +104,7 @@ mod tests {
     use crate::train::Recipe;
 
     fn places(checkpoint: &Path) -> Places<'_> {
-        Places { recipe: Path::new("r.toml"), data: Path::new("d"), checkpoint }
+        Places { recipe: Path::new("r.toml"), data: Path::new("d"), teacher: None, checkpoint }
     }
 
     /// Exit code, text and advice where there is no checkpoint.

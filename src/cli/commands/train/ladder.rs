@@ -8,12 +8,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::data::{refuse_other, test_images};
-use super::model::{Prepared, trained_bits};
+use super::model::Prepared;
+use super::pack::trained_bits;
 use crate::cli::args::TrainArgs;
 use crate::cli::commands::{Context, Report};
 use crate::cli::error::CliError;
 use crate::cli::oracles::{self, same, share};
-use crate::cli::packaging::integers;
+use crate::cli::packaging::{CALIBRATION_IMAGES, integers};
 use crate::cli::report::{Align, Table};
 use crate::train::recipe::Sharing;
 use crate::train::{self, RunOptions};
@@ -77,7 +78,8 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
     if prepared.test_count.is_none() {
         return Err(CliError::content(&args.data, "number of test images", 0, "some, to compare by"));
     }
-    let options = RunOptions { threads: context.threads, checkpoint: None, resume: false, teacher: None };
+    let teacher = prepared.teacher.as_ref().map(|given| &given.network);
+    let options = RunOptions { threads: context.threads, checkpoint: None, resume: false, teacher };
     let outcome = train::ladder(&prepared.recipe, &prepared.training, &options, &mut prepared.watch);
     let rungs = prepared.ended(outcome)?;
     let secs = prepared.watch.student_secs().to_vec();
@@ -90,7 +92,7 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
     let mut runs = Vec::with_capacity(rungs.len());
     for (index, rung) in rungs.iter().enumerate() {
         let network = &rung.trained.network;
-        let calibration = prepared.data.calibration(&network.input)?;
+        let calibration = prepared.data.calibration(&network.input, CALIBRATION_IMAGES)?;
         let choice = integers(network, &calibration, trained_bits(&rung.trained).as_ref())?;
         let advance = |images| context.progress.advance(images);
         let oracles = oracles::run(network, &choice.circuit, &set, context.threads.get(), &advance)?;

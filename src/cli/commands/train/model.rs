@@ -1,32 +1,24 @@
 //! One model: training, integers, package, accuracy on the test images, curve and card.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use packing::ImageSet;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::card::{CARD_MARK, Card, EncryptedFigures, TestFigures};
+use super::card::{CARD_MARK, Card, EncryptedFigures};
 use super::curve::{CURVE_MARK, draw};
 use super::data::{Data, refuse_other, test_images};
 use super::errors::Places;
+use super::pack::{Body, CircuitBody, Packed, pack};
+use super::teacher::{self, GivenTeacher};
 use super::watch::{Log, Watch, in_percent};
 use crate::cli::args::TrainArgs;
 use crate::cli::commands::{Context, Report, demo};
 use crate::cli::error::CliError;
-use crate::cli::observe;
-use crate::cli::oracles::{self, same, share};
-use crate::cli::packaging::{canaries, integers, read_text, refuse_foreign, warn_of_lost_labels};
+use crate::cli::packaging::{read_text, refuse_foreign};
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
-use crate::format::ModelPackage;
-use crate::net::LowerOptions;
-use crate::net::calibration::Ranges;
-use crate::plan::cost::cost;
-use crate::plan::{Plan, Requirements, scales};
-use crate::ring::kernels::Kernel;
 use crate::train::{self, Recipe, RunOptions, TrainError, Trained, TrainingData};
-use crate::worker::rates;
 
 /// Longest recipe read.
 const RECIPE_CAP_BYTES: u64 = 1 << 20;
@@ -36,6 +28,8 @@ pub(super) struct Prepared<'a> {
     pub(super) places: Places<'a>,
     pub(super) recipe: Recipe,
     pub(super) recipe_text: String,
+    /// In place of one trained here.
+    pub(super) teacher: Option<GivenTeacher>,
     pub(super) data: Data,
     pub(super) training: TrainingData,
     /// Number of test images, if there are some.
@@ -50,8 +44,9 @@ impl<'a> Prepared<'a> {
     /// What cannot be read or does not fit.
     pub(super) fn new(args: &'a TrainArgs, checkpoint: &'a Path, context: &'a Context) -> Result<Self, CliError> {
         let recipe_text = read_text(&args.recipe, RECIPE_CAP_BYTES, "a recipe", "TOML in UTF-8")?;
-        let places = Places { recipe: &args.recipe, data: &args.data, checkpoint };
-        let recipe = Recipe::parse(&recipe_text).map_err(|error| places.told(error))?;
+        let places = Places { recipe: &args.recipe, data: &args.data, teacher: args.teacher.as_deref(), checkpoint };
+        let mut recipe = Recipe::parse(&recipe_text).map_err(|error| places.told(error))?;
+        let teacher = teacher::read(args)?;
         // A place that cannot be written should be known now, not after hours.
         let folder = match args.out.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -60,6 +55,10 @@ impl<'a> Prepared<'a> {
         tempfile::tempfile_in(folder).map_err(|source| CliError::Create { path: args.out.clone(), source })?;
         context.progress.begin("reading images", 0);
         let data = Data::open(args, &recipe)?;
+        // A teacher of other images is refused when the run begins.
+        if let Some(given) = teacher.as_ref().filter(|given| given.network.input.shape == data.set.shape) {
+            recipe.normalise_for(&given.network.input);
+        }
         // Looked at for shape and labels only, and dropped: the run knows their number and nothing else.
         let test_count = test_images(args, &data, data.classes(&recipe))?.map(|set| set.count);
         let drawn = data.drawn.as_ref().map(|(set, labels)| (set, labels.as_slice()));
@@ -75,13 +74,14 @@ impl<'a> Prepared<'a> {
                 "ladder": args.ladder,
                 "recipe": recipe,
                 "seed": recipe.seed,
+                "teacher_blake3": teacher.as_ref().map(|given| &given.digest),
                 "data_blake3": data.digest,
                 "training_images": data.set.count,
                 "drawn_images": recipe.data.rendered_digits,
                 "test_images": test_count,
             }),
         )?;
-        Ok(Prepared { places, recipe, recipe_text, data, training, test_count, watch })
+        Ok(Prepared { places, recipe, recipe_text, teacher, data, training, test_count, watch })
     }
 
     /// What the run came to; an error of the command's own, met while it listened, goes before the trainer's.
@@ -125,13 +125,23 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
     if args.encrypted_images.is_some() && prepared.test_count.is_none() {
         return Err(CliError::content(&args.data, "number of test images", 0, "some, for --encrypted-images"));
     }
+    if prepared.recipe.tables.is_some() {
+        // Known now, not after the training.
+        if !cfg!(feature = "exact") {
+            return Err(CliError::NoExactEngine);
+        }
+        if args.encrypted_images.is_some() {
+            let expected = "none for --encrypted-images; encrypt and run some with the finished package";
+            return Err(CliError::content(&args.recipe, "tables", "a section", expected));
+        }
+    }
     let resumed = args.resume && outputs.checkpoint.is_file();
     let start = Instant::now();
     let options = RunOptions {
         threads: context.threads,
         checkpoint: Some(&outputs.checkpoint),
         resume: args.resume,
-        teacher: None,
+        teacher: prepared.teacher.as_ref().map(|given| &given.network),
     };
     let outcome = train::train(&prepared.recipe, &prepared.training, &options, &mut prepared.watch);
     let trained = prepared.ended(outcome)?;
@@ -140,21 +150,18 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
     jobs::atomic::write_atomic(&outputs.curve, draw(&prepared.recipe.name, &trained.history).as_bytes())?;
     let test = test_images(args, &prepared.data, prepared.data.classes(&prepared.recipe))?;
     let packed = pack(args, &prepared, &trained, test.as_ref(), context)?;
-    let encrypted = match (args.encrypted_images, test) {
-        (Some(count), Some(set)) => Some(encrypted(args, &packed, set, count.get(), context)?),
+    let encrypted = match (args.encrypted_images, test, &packed.body) {
+        (Some(count), Some(set), Body::Circuit(body)) => Some(encrypted(args, body, set, count.get(), context)?),
         _ => None,
     };
 
-    let (rates, _) = rates::find(None, Kernel::detect(), context.threads.get())?;
-    let batch_secs = cost(&packed.package.circuit, &packed.plan, &rates).batch_secs;
-    let images_per_second = packed.plan.slots() as f64 / batch_secs;
     let card = Card {
-        package: &packed.package,
-        model_id: &packed.model_id,
+        packed: &packed,
         file: &file_name(&args.out),
         curve: &file_name(&outputs.curve),
         recipe: &prepared.recipe,
         recipe_text: &prepared.recipe_text,
+        teacher: prepared.teacher.as_ref(),
         created: &jobs::time::format(SystemTime::now()),
         training_images: prepared.data.set.count,
         drawn_images: prepared.recipe.data.rendered_digits,
@@ -164,10 +171,7 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
         elapsed,
         resumed,
         threads: context.threads.get(),
-        test: packed.test,
         encrypted,
-        plan: &packed.plan,
-        images_per_second,
     };
     jobs::atomic::write_atomic(&outputs.card, card.markdown().as_bytes())?;
     if args.checkpoint.is_none() {
@@ -176,107 +180,19 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
     }
     let done = json!({
         "model_id": packed.model_id,
-        "weight_bits": packed.stage_bits,
+        "weight_bits": packed.weight_bits(),
         "test_images": packed.test.map(|test| test.images),
         "accuracy_float": packed.test.map(|test| test.float),
         "accuracy_integer": packed.test.map(|test| test.integer),
     });
     prepared.watch.line("done", &done)?;
-    report(args, &outputs, &prepared, &trained, &packed, encrypted, elapsed, images_per_second)
-}
-
-/// The package as written, and what was measured of it.
-struct Packed {
-    package: ModelPackage,
-    model_id: String,
-    plan: Plan,
-    stage_bits: Vec<u32>,
-    test: Option<TestFigures>,
-}
-
-/// Lowers with the bits that were trained for, or the fewest that keep the labels; measures; writes. What goes into the
-/// package depends on recipe and data only.
-fn pack(
-    args: &TrainArgs,
-    prepared: &Prepared,
-    trained: &Trained,
-    test: Option<&ImageSet>,
-    context: &Context,
-) -> Result<Packed, CliError> {
-    let network = trained.network.clone();
-    context.progress.begin("choosing integers", 0);
-    let calibration = prepared.data.calibration(&network.input)?;
-    let mut choice = integers(&network, &calibration, trained_bits(trained).as_ref())?;
-    warn_of_lost_labels(&choice, &calibration);
-    let canaries = canaries(&choice, &calibration)?;
-    let stage_bits = choice.stage_bits();
-    context.progress.end();
-
-    context.progress.begin("ranges", prepared.data.set.count as u64);
-    let advance = |images| context.progress.advance(images);
-    let calibrated = Ranges::measure(&network, &calibration)?;
-    let (set, threads) = (&prepared.data.set, context.threads.get());
-    let ranges = observe::widen(&network, &mut choice.circuit, &calibrated, set, threads, &advance)?;
-    context.progress.end();
-    let plan = scales::plan(&choice.circuit, &Requirements::default())?;
-
-    let test = match test {
-        None => None,
-        Some(set) => {
-            context.progress.begin("measuring", set.count as u64);
-            let advance = |images| context.progress.advance(images);
-            let oracles = oracles::run(&network, &choice.circuit, set, context.threads.get(), &advance)?;
-            context.progress.end();
-            let truth = set.labels.as_deref().unwrap_or_default();
-            let (float, integer) = (oracles.float_labels(), oracles.integer_labels());
-            Some(TestFigures {
-                images: set.count,
-                float: share(same(&float, truth), set.count),
-                integer: share(same(&integer, truth), set.count),
-                agreement: share(same(&float, &integer), set.count),
-            })
-        }
-    };
-
-    let recipe_text = prepared.recipe.to_toml().map_err(|error| prepared.places.told(error))?;
-    let mut provenance = BTreeMap::from([
-        ("command", "nightshift train".to_owned()),
-        ("nightshift_version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("recipe", recipe_text),
-        ("seed", prepared.recipe.seed.to_string()),
-        ("data_blake3", prepared.data.digest.clone()),
-        ("training_images", prepared.data.set.count.to_string()),
-        ("drawn_images", prepared.recipe.data.rendered_digits.to_string()),
-        ("calibration_images", calibration.images.to_string()),
-        ("calibration_agreement", choice.agreement.to_string()),
-        ("weight_bits", format!("{stage_bits:?}")),
-    ]);
-    if let Some(names) = &prepared.data.set.class_names {
-        provenance.insert("class_names", names.join(", "));
-    }
-    if let Some(test) = test {
-        provenance.insert("test_images", test.images.to_string());
-        provenance.insert("test_accuracy_float", test.float.to_string());
-        provenance.insert("test_accuracy_integer", test.integer.to_string());
-    }
-    let provenance = provenance.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let lowering = Some(choice.lowering);
-    let package =
-        ModelPackage { network, circuit: choice.circuit, lowering, canaries, ranges: Some(ranges), provenance };
-    let model_id = package.write(&args.out)?;
-    Ok(Packed { package, model_id, plan, stage_bits, test })
-}
-
-/// `None` where the network was not trained for integers.
-pub(super) fn trained_bits(trained: &Trained) -> Option<LowerOptions> {
-    let stage_bits = trained.stage_bits.clone();
-    (!stage_bits.is_empty()).then(|| LowerOptions { stage_bits, ..LowerOptions::default() })
+    report(args, &outputs, &prepared, &trained, &packed, encrypted, elapsed)
 }
 
 /// The first `count` test images the whole way, as the demo goes it, in a folder that is removed afterwards.
 fn encrypted(
     args: &TrainArgs,
-    packed: &Packed,
+    body: &CircuitBody,
     mut set: ImageSet,
     count: usize,
     context: &Context,
@@ -289,8 +205,8 @@ fn encrypted(
     let made = tempfile::Builder::new().prefix("nightshift-train-").tempdir();
     let folder = made.map_err(|source| CliError::Create { path: std::env::temp_dir(), source })?;
     let mut steps = demo::Steps::new();
-    let journey =
-        demo::journey(&args.out, &packed.package, &packed.plan, &set, &truth, folder.path(), &mut steps, context)?;
+    let CircuitBody { package, plan, .. } = body;
+    let journey = demo::journey(&args.out, package, plan, &set, &truth, folder.path(), &mut steps, context)?;
     journey.refuse_disagreement()?;
     let found = &journey.comparison;
     let (accuracy, agreement_integer) = (found.accuracy_encrypted, found.agreement_integer);
@@ -301,7 +217,6 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-#[expect(clippy::too_many_arguments, reason = "the report tells of everything that the run made")]
 fn report(
     args: &TrainArgs,
     outputs: &Outputs,
@@ -310,18 +225,14 @@ fn report(
     packed: &Packed,
     encrypted: Option<EncryptedFigures>,
     elapsed: Duration,
-    images_per_second: f64,
 ) -> Result<Report, CliError> {
     let package_bytes =
         std::fs::metadata(&args.out).map_err(|source| CliError::Read { path: args.out.clone(), source })?.len();
-    let circuit = &packed.package.circuit;
-    let (macs, squarings) = (circuit.total_macs(), circuit.total_squares());
-    let (degree, log_qp) = (packed.plan.parameters.degree(), packed.plan.parameters.log_qp_bits());
     let last = trained.history.last();
     let held_out = last.and_then(|record| record.held_out_accuracy);
 
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
-    table.row(["model", &packed.package.network.name]);
+    table.row(["model", &packed.network().name]);
     table.row(["training images", &prepared.data.set.count.to_string()]);
     table.row(["training time", &human_duration(elapsed)]);
     if let Some(share) = held_out {
@@ -340,19 +251,13 @@ fn report(
     if let Some(found) = encrypted {
         table.row(["accuracy, encrypted", &format!("{} of {} images", in_percent(found.accuracy), found.images)]);
     }
-    for (stage, bits) in circuit.stages.iter().zip(&packed.stage_bits) {
-        table.row(["stage", &format!("{}, {bits}-bit integers", stage.name)]);
-    }
-    table.row(["operations an image", &format!("{macs} multiply-accumulates, {squarings} squares")]);
-    table.row(["ring planned", &format!("degree {degree}, log2(QP) {log_qp:.1}")]);
-    table.row(["planned here", &format!("{images_per_second:.0} images/s")]);
+    packed.rows_into(&mut table);
     table.row(["package", &format!("{}, {}", args.out.display(), human_bytes(package_bytes))]);
     table.row(["card, curve", &format!("{}, {}", outputs.card.display(), outputs.curve.display())]);
     table.row(["model id", &packed.model_id]);
-    Ok(Report {
-        text: table.to_string(),
-        json: json!({
-            "model": packed.package.network.name,
+    let mut object = packed.json();
+    let general = json!({
+            "model": packed.network().name,
             "model_id": packed.model_id,
             "path": args.out.to_string_lossy(),
             "package_bytes": package_bytes,
@@ -369,13 +274,11 @@ fn report(
             "encrypted_images": encrypted.map(|found| found.images),
             "accuracy_encrypted": encrypted.map(|found| found.accuracy),
             "agreement_integer": encrypted.map(|found| found.agreement_integer),
-            "weight_bits": packed.stage_bits,
-            "macs": macs,
-            "squarings": squarings,
-            "ring_degree": degree,
-            "log_qp": log_qp,
-            "planned_images_per_second": images_per_second,
+            "weight_bits": packed.weight_bits(),
             "seconds": elapsed.as_secs_f64(),
-        }),
-    })
+    });
+    if let (Some(object), Value::Object(general)) = (object.as_object_mut(), general) {
+        object.extend(general);
+    }
+    Ok(Report { text: table.to_string(), json: object })
 }
