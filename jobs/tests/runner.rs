@@ -124,6 +124,13 @@ impl Bench {
     }
 }
 
+fn names_in(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
+
 fn expect_results(bench: &Bench, job: &LoadedJob) {
     let Fetched::Done { receipt, .. } = fetch(&*bench.queue, &bench.store, job).unwrap() else {
         panic!("{:?}", bench.state(job))
@@ -145,8 +152,8 @@ fn all_batches_of_all_jobs_are_done_and_scratch_is_left_empty() {
     assert_eq!(bench.drain(toy.clone()), Summary { done: 4, ..Summary::default() });
     jobs.iter().for_each(|job| expect_results(&bench, job));
     assert!(toy.most_at_once.load(Ordering::SeqCst) <= 2);
-    let left: Vec<_> = std::fs::read_dir(bench.path("scratch")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["cache"], "only models and keys stay");
+    assert_eq!(names_in(&bench.path("scratch")), ["cache", "checkpoints"]);
+    assert_eq!(names_in(&bench.path("scratch/checkpoints")), [""; 0], "only models and keys stay");
     assert_eq!(bench.drain(toy), Summary::default());
 }
 
