@@ -286,6 +286,11 @@ fn train_says_what_is_wrong_before_it_begins() {
         assert!(stage.names(".").iter().all(|name| !name.starts_with("N.")), "{line} left a file");
     }
     assert_eq!(std::fs::read(stage.path("M.md")).unwrap(), b"notes of mine");
+    if !cfg!(feature = "train-wgpu") {
+        let ended = stage.run(&format!("train good.toml {data} --out N.nsm --device gpu"));
+        assert_eq!(ended.code, 78, "{}", ended.err);
+        assert!(ended.err.contains("`train-wgpu`") && ended.err.contains("--features train-wgpu"), "{}", ended.err);
+    }
 }
 
 #[test]

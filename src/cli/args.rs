@@ -24,7 +24,7 @@ pub use client::{
 };
 pub use metrics::MetricsArgs;
 pub use queue::{DoctorArgs, FetchArgs, JobsArgs, QueueArgs, StatusArgs, SubmitArgs, WorkArgs};
-pub use train::TrainArgs;
+pub use train::{TrainArgs, TrainDevice};
 pub use trust::{
     OptionalSigning, RequiredSigning, SignArgs, SigningKeygenArgs, TrustArgs, Validity, VerifyArgs, WorkerKey,
 };

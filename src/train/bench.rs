@@ -57,10 +57,12 @@ impl Stepper {
     /// None without integers.
     pub fn step(&mut self) -> Result<f64, TrainError> {
         let train = &self.recipe.train;
+        let device = Device::flex();
         let fit = Fit {
             phase: Phase::Student,
             model: &self.model,
             data: &self.data,
+            device: &device,
             augmenter: &self.augmenter,
             lanes: &self.lanes,
             seed: self.recipe.seed,

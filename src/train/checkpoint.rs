@@ -151,6 +151,7 @@ pub(super) fn write(
 pub(super) fn read(
     path: &Path,
     owner: &Owner,
+    device: &Device,
     slots_of: &dyn Fn(Phase) -> (Vec<(Slot, usize)>, Vec<Running>),
 ) -> Result<Checkpoint, TrainError> {
     let failed = |source| TrainError::Io { path: path.to_owned(), source };
@@ -209,8 +210,7 @@ pub(super) fn read(
         }
         Ok(all)
     };
-    let device = Device::flex();
-    let tensor = |values: Vec<f32>| Tensor::<1>::from_data(TensorData::from(values.as_slice()), &device);
+    let tensor = |values: Vec<f32>| Tensor::<1>::from_data(TensorData::from(values.as_slice()), device);
     let (slots, running_like) = slots_of(header.phase);
     let fetch_slot = |prefix: &str, (slot, length): &(Slot, usize)| -> Result<Vec<f32>, TrainError> {
         let name = format!("{prefix}.{}", slot.name);

@@ -40,6 +40,9 @@ pub enum TrainError {
         /// As it should be.
         expected: String,
     },
+    /// A GPU was asked of a build that has no backend for one.
+    #[error("found a build without the cargo feature `train-wgpu`, expected one with it")]
+    NoGpu,
     /// The loss or a weight is no longer a number, or the loss has exploded.
     #[error("training diverged in {phase}, epoch {epoch}, step {step}: {what} is {found}")]
     Diverged {

@@ -44,6 +44,7 @@ pub(super) struct Fit<'a> {
     pub(super) phase: Phase,
     pub(super) model: &'a Model,
     pub(super) data: &'a TrainingData,
+    pub(super) device: &'a Device,
     pub(super) augmenter: &'a Augmenter,
     pub(super) lanes: &'a Lanes,
     pub(super) seed: u64,
@@ -125,6 +126,7 @@ impl Fit<'_> {
                     relu_share,
                     self.data,
                     held_out,
+                    self.device,
                     self.augmenter,
                     self.lanes,
                 )),
@@ -231,10 +233,9 @@ impl Fit<'_> {
         relu_share: f32,
         integers: Option<&dyn IntegerForward>,
     ) -> Result<ShardResult, TrainError> {
-        let device = Device::flex();
         let (pixels, labels) = self.images(images, epoch);
         let exact = integers.map(|integers| integers.run(&pixels, images.len())).transpose()?;
-        let x = self.model.images(pixels, &device);
+        let x = self.model.images(pixels, self.device);
         let taught = self.teacher.map(|teacher| {
             let mode = Mode { running: Some(&teacher.running), relu_share: 0.0, integers: None };
             teacher.model.forward(&teacher.values, x.clone(), mode)
@@ -271,7 +272,7 @@ impl Fit<'_> {
         let Some((values, running)) = &mut state.average else { return Ok(()) };
         let found = self.lanes.map(batches, |batch| {
             let (pixels, _) = self.images(&order[batch * self.batch..(batch + 1) * self.batch], epoch);
-            let x = self.model.images(pixels, &Device::flex());
+            let x = self.model.images(pixels, self.device);
             let forward = self.model.forward(values, x, Mode { running: None, relu_share: 0.0, integers: None });
             let host_all = |(mean, var, count)| (host(mean), host(var), count);
             forward.statistics.into_iter().map(host_all).collect::<Vec<Statistics>>()
@@ -308,6 +309,7 @@ pub(super) fn evaluate(
     relu_share: f32,
     data: &TrainingData,
     images: &[u32],
+    device: &Device,
     augmenter: &Augmenter,
     lanes: &Lanes,
 ) -> Measured {
@@ -321,7 +323,7 @@ pub(super) fn evaluate(
         }
         let labels: Vec<u16> = images.iter().map(|&image| data.labels[image as usize]).collect();
         let mode = Mode { running: Some(running), relu_share, integers: None };
-        let forward = model.forward(values, model.images(pixels, &Device::flex()), mode);
+        let forward = model.forward(values, model.images(pixels, device), mode);
         let largest = forward.inputs.iter().map(|input| {
             let largest: f32 = input.clone().abs().max().into_scalar();
             f64::from(largest)

@@ -14,6 +14,7 @@ pub mod bench;
 mod build;
 mod checkpoint;
 mod data;
+mod device;
 mod error;
 pub mod events;
 mod fit;
@@ -27,6 +28,7 @@ pub mod recipe;
 mod run;
 
 pub use data::TrainingData;
+pub use device::Compute;
 pub use error::TrainError;
 pub use events::{EpochRecord, Event, Observer, Phase};
 pub use recipe::Recipe;

@@ -9,6 +9,7 @@ use super::augment::Augmenter;
 use super::build::{Activations, Draft, build};
 use super::checkpoint::{self, Checkpoint, Owner, Weights};
 use super::data::TrainingData;
+use super::device::Compute;
 use super::error::TrainError;
 use super::events::{EpochRecord, Event, Observer, Phase};
 use super::fit::{Fit, Frozen};
@@ -21,9 +22,11 @@ use super::recipe::{Recipe, Sharing, TeacherRecipe};
 use crate::net::Network;
 use crate::net::network::InputSpec;
 
-/// How to run; none of it but a given teacher changes the result.
+/// How to run; on the CPU none of it but a given teacher changes the result.
 #[derive(Clone, Copy, Debug)]
 pub struct RunOptions<'a> {
+    /// Where to compute; only the CPU gives the same bits again.
+    pub compute: Compute,
     /// Threads used at once.
     pub threads: NonZeroUsize,
     /// File that holds the state of the run, written after every epoch and replaced as a whole; `None`: none is written.
@@ -149,6 +152,7 @@ struct Run<'a> {
     recipe: &'a Recipe,
     data: &'a TrainingData,
     options: &'a RunOptions<'a>,
+    device: Device,
     lanes: Lanes,
     augmenter: Augmenter,
     teacher: Option<Subject>,
@@ -196,6 +200,7 @@ impl<'a> Run<'a> {
             recipe,
             data,
             options,
+            device: options.compute.device()?,
             lanes: Lanes::new(options.threads)?,
             augmenter: Augmenter::new(&recipe.augment, &data.input)?,
             teacher,
@@ -219,7 +224,7 @@ impl<'a> Run<'a> {
         let mut history = Vec::new();
         let mut resumed: Option<Checkpoint> = None;
         if let Some(path) = self.options.checkpoint.filter(|path| self.options.resume && path.exists()) {
-            let mut found = checkpoint::read(path, &self.owner, &|phase| self.slots_of(phase))?;
+            let mut found = checkpoint::read(path, &self.owner, &self.device, &|phase| self.slots_of(phase))?;
             history = std::mem::take(&mut found.history);
             resumed = Some(found);
         }
@@ -233,7 +238,7 @@ impl<'a> Run<'a> {
             _ => None,
         };
         let averaged = self.recipe.train.average > 0.0;
-        let device = Device::flex();
+        let device = &self.device;
         let mut state = match resumed {
             Some(Checkpoint { phase: Phase::Student | Phase::Quantise, .. }) => None,
             _ => {
@@ -241,7 +246,7 @@ impl<'a> Run<'a> {
                 if let (Some(weights), true) = (&taught, self.recipe.teacher.as_ref().is_some_and(|t| t.warm_start)) {
                     self.warm_start(&mut first, weights);
                 }
-                Some(State::new(&first.0, &first.1, averaged, &device))
+                Some(State::new(&first.0, &first.1, averaged, device))
             }
         };
         let mut quantising = None;
@@ -277,7 +282,7 @@ impl<'a> Run<'a> {
             if quantise.steps > 0 {
                 let mut state = match (quantising, &weights) {
                     (Some(state), _) => state,
-                    (None, Some((values, running))) => State::new(values, running, false, &device),
+                    (None, Some((values, running))) => State::new(values, running, false, device),
                     (None, None) => return Err(TrainError::setting("checkpoint", "of no phase", "student or later")),
                 };
                 let mut fit = self.student_fit(frozen.as_ref());
@@ -321,7 +326,7 @@ impl<'a> Run<'a> {
             return Ok(done);
         }
         let averaged = self.recipe.train.average > 0.0;
-        let mut state = State::new(&subject.values, &subject.model.first_running, averaged, &Device::flex());
+        let mut state = State::new(&subject.values, &subject.model.first_running, averaged, &self.device);
         if let Some(found) = resumed.take_if(|found| found.phase == Phase::Teacher) {
             state = found.state;
         }
@@ -339,7 +344,7 @@ impl<'a> Run<'a> {
     fn frozen(&self, subject: &Subject, weights: &Weights) -> Result<Frozen, TrainError> {
         let quadratics = vec![true; subject.network.layers.len()];
         let (model, _) = Model::new(&subject.network, &quadratics)?;
-        let state = State::new(&weights.0, &weights.1, false, &Device::flex());
+        let state = State::new(&weights.0, &weights.1, false, &self.device);
         Ok(Frozen { model, values: state.values, running: state.running })
     }
 
@@ -366,6 +371,7 @@ impl<'a> Run<'a> {
             phase,
             model,
             data: self.data,
+            device: &self.device,
             augmenter: &self.augmenter,
             lanes: &self.lanes,
             seed: self.recipe.seed,

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// Arguments of `train`.
 #[derive(Args, Debug)]
@@ -31,6 +31,9 @@ pub struct TrainArgs {
     /// Weights of the teacher's specification
     #[arg(long, value_name = "W.safetensors", requires = "teacher")]
     pub teacher_weights: Option<PathBuf>,
+    /// Where to compute: `gpu` needs a build with the cargo feature train-wgpu, and may give other bytes each time
+    #[arg(long, value_enum, default_value_t = TrainDevice::Cpu)]
+    pub device: TrainDevice,
     /// Model package to write; the training curve (M.svg) and the model card (M.md) go beside it
     #[arg(long, value_name = "M.nsm")]
     pub out: PathBuf,
@@ -50,4 +53,13 @@ pub struct TrainArgs {
     /// Encrypt the first N test images, run them as a worker does, decrypt, and put the accuracy into the card
     #[arg(long, value_name = "N")]
     pub encrypted_images: Option<NonZeroUsize>,
+}
+
+/// Where a run computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TrainDevice {
+    /// The CPU: the same recipe, the same bytes
+    Cpu,
+    /// The GPU
+    Gpu,
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use super::super::recipe::AugmentRecipe;
-use super::super::{Phase, RunOptions, TrainError, Trained, train};
+use super::super::{Compute, Phase, RunOptions, TrainError, Trained, train};
 use super::*;
 use crate::net::network::Op;
 
@@ -25,7 +25,7 @@ pub(super) fn full() -> Recipe {
 
 pub(super) fn options(threads: usize, checkpoint: Option<&Path>) -> RunOptions<'_> {
     let threads = NonZeroUsize::new(threads).unwrap();
-    RunOptions { threads, checkpoint, resume: true, teacher: None }
+    RunOptions { compute: Compute::Cpu, threads, checkpoint, resume: true, teacher: None }
 }
 
 /// Stops at the event of this number, and says no to all after it. Counts the events.

@@ -54,6 +54,10 @@ impl Places<'_> {
                  left out"
                     .to_owned()
             }
+            TrainError::NoGpu => {
+                "leave --device out, or build it in a checkout: cargo build --release --features train-wgpu"
+                    .to_owned()
+            }
             TrainError::Diverged { .. } => {
                 let kept = if kept { format!("; the last good epoch is in {checkpoint}") } else { String::new() };
                 format!("lower train.learning_rate, or raise train.warm_up or train.range_penalty{kept}")
@@ -83,7 +87,7 @@ fn code(error: &TrainError) -> ExitCode {
         | TrainError::Data { .. }
         | TrainError::Teacher { .. }
         | TrainError::Net(_) => ExitCode::BadData,
-        TrainError::Diverged { .. } => ExitCode::Config,
+        TrainError::Diverged { .. } | TrainError::NoGpu => ExitCode::Config,
         TrainError::Checkpoint { .. } => ExitCode::Mismatch,
         TrainError::Io { source, .. } => ExitCode::on_create(source),
         TrainError::Stopped { .. } => ExitCode::TryLater,

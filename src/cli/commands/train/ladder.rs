@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::data::{refuse_other, test_images};
-use super::model::Prepared;
+use super::model::{Prepared, compute};
 use super::pack::trained_bits;
 use crate::cli::args::TrainArgs;
 use crate::cli::commands::{Context, Report};
@@ -79,7 +79,8 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
         return Err(CliError::content(&args.data, "number of test images", 0, "some, to compare by"));
     }
     let teacher = prepared.teacher.as_ref().map(|given| &given.network);
-    let options = RunOptions { threads: context.threads, checkpoint: None, resume: false, teacher };
+    let options =
+        RunOptions { compute: compute(args), threads: context.threads, checkpoint: None, resume: false, teacher };
     let outcome = train::ladder(&prepared.recipe, &prepared.training, &options, &mut prepared.watch);
     let rungs = prepared.ended(outcome)?;
     let secs = prepared.watch.student_secs().to_vec();

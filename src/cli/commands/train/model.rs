@@ -13,12 +13,12 @@ use super::errors::Places;
 use super::pack::{Body, CircuitBody, Packed, pack};
 use super::teacher::{self, GivenTeacher};
 use super::watch::{Log, Watch, in_percent};
-use crate::cli::args::TrainArgs;
+use crate::cli::args::{TrainArgs, TrainDevice};
 use crate::cli::commands::{Context, Report, demo};
 use crate::cli::error::CliError;
 use crate::cli::packaging::{read_text, refuse_foreign};
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
-use crate::train::{self, Recipe, RunOptions, TrainError, Trained, TrainingData};
+use crate::train::{self, Compute, Recipe, RunOptions, TrainError, Trained, TrainingData};
 
 /// Longest recipe read.
 const RECIPE_CAP_BYTES: u64 = 1 << 20;
@@ -97,6 +97,14 @@ impl<'a> Prepared<'a> {
     }
 }
 
+/// Where the run computes.
+pub(super) fn compute(args: &TrainArgs) -> Compute {
+    match args.device {
+        TrainDevice::Cpu => Compute::Cpu,
+        TrainDevice::Gpu => Compute::Gpu,
+    }
+}
+
 /// Files beside the package.
 struct Outputs {
     curve: PathBuf,
@@ -138,6 +146,7 @@ pub(super) fn run(args: &TrainArgs, context: &Context) -> Result<Report, CliErro
     let resumed = args.resume && outputs.checkpoint.is_file();
     let start = Instant::now();
     let options = RunOptions {
+        compute: compute(args),
         threads: context.threads,
         checkpoint: Some(&outputs.checkpoint),
         resume: args.resume,
