@@ -436,6 +436,7 @@ fn a_job_from_keys_to_labels_and_what_can_be_wrong_with_it() {
         ("encrypt --key text.txt --model MODEL --images images.idx --out j", 65),
         ("encrypt --key keys/eval.key --model MODEL --images images.idx --out j", 76),
         ("encrypt --key keys/public.key --model none.nsm --images images.idx --out j", 66),
+        ("encrypt --key keys/public.key --model MODEL --images images.idx --labels-only --out j", 64),
         ("encrypt --key keys/public.key --model MODEL --images none.idx --out j", 66),
         ("encrypt --key keys/public.key --model MODEL --images small.idx --out j", 65),
         ("encrypt --key keys/public.key --model MODEL --images folder --out j", 65),

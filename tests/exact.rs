@@ -11,7 +11,7 @@ use jobs::trust::Signed;
 use jobs::{ExitCode, Receipt, SigningKey, TrustedKeys, manifest};
 use nightshift::client::exact::{self, ExactDecrypted, ExactEncryptRequest};
 use nightshift::client::{self, ClientError, RequestSigning};
-use nightshift::exact::Noise;
+use nightshift::exact::{Answer, Noise};
 use nightshift::format::{ErrorKind, ModelPackage, TablePackage};
 use nightshift::net::network::{InputSpec, Layer, Op};
 use nightshift::net::sample::{Random, random_images, random_network};
@@ -89,10 +89,14 @@ impl Bench {
     }
 
     fn encrypt(&self, set: &ImageSet, job: &str) {
-        self.encrypt_signed(set, job, None);
+        self.encrypt_asking(set, job, Answer::Scores, None);
     }
 
     fn encrypt_signed(&self, set: &ImageSet, job: &str, signing: Option<RequestSigning<'_>>) {
+        self.encrypt_asking(set, job, Answer::Scores, signing);
+    }
+
+    fn encrypt_asking(&self, set: &ImageSet, job: &str, answer: Answer, signing: Option<RequestSigning<'_>>) {
         let request = ExactEncryptRequest {
             key_path: &self.path("keys/secret.key"),
             model_path: &self.path("model.nsm"),
@@ -106,6 +110,7 @@ impl Bench {
             tenant: None,
             queue: None,
             signing,
+            answer,
         };
         exact::encrypt(&request, &|| {}).unwrap();
     }
@@ -170,7 +175,7 @@ fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
         }
         let found = usize::from(prediction.label);
         assert!(
-            odds.explains(&trace.logits, label) && odds.explains(&trace.logits, found),
+            odds.explains(&trace.logits, label, Answer::Scores) && odds.explains(&trace.logits, found, Answer::Scores),
             "{prediction:?} {wanted:?}"
         );
     }
@@ -183,6 +188,50 @@ fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
     fs::remove_file(bench.path("job/receipt.json")).unwrap();
     bench.run("job", 1).unwrap();
     assert_eq!(fs::read(bench.path("job/batch-0000.out.nsc")).unwrap(), first);
+}
+
+#[test]
+fn a_job_of_labels_only_tells_labels_and_is_taken_for_nothing_else() {
+    let bench = Bench::new();
+    let set = images(6, 9);
+    bench.encrypt_asking(&set, "job", Answer::Label, None);
+    let report = bench.run("job", 2).unwrap();
+    assert_eq!(report.images, 6);
+    let found = bench.decrypt("job").unwrap();
+    assert_eq!(found.answer, Answer::Label);
+    let circuit = &bench.model.circuit;
+    let noise = Noise::of(circuit);
+    let bytes = exact::image_bytes(&set, &bench.model.network.input);
+    let mut same = 0;
+    for (prediction, image) in found.predictions.iter().zip(bytes.chunks_exact(SIDE * SIDE)) {
+        let trace = circuit.trace(image).unwrap();
+        let label = argmax(&circuit.scores(&trace.logits)).unwrap();
+        let odds = noise.odds(circuit, &trace);
+        if prediction.label == exact::UNDECIDED {
+            assert!(found.too_close.contains(&prediction.index) && prediction.scores == [0.0; CLASSES]);
+            continue;
+        }
+        let told = usize::from(prediction.label);
+        assert!(odds.explains(&trace.logits, told, Answer::Label), "{prediction:?} {:?}", trace.logits);
+        let one = |class| if class == told { 1.0 } else { 0.0 };
+        assert_eq!(prediction.scores, (0..CLASSES).map(one).collect::<Vec<_>>());
+        same += usize::from(told == label);
+    }
+    assert!(same >= 4, "{same} of 6");
+
+    // The same results under a request for scores, and a wish that no worker knows.
+    let path = bench.path("job/job.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let (asked, other) = ("answer = \"label\"", "answer = \"secret\"");
+    assert!(text.contains(asked), "{text}");
+    fs::write(&path, text.replace(asked, "")).unwrap();
+    assert_eq!(bench.decrypt("job").unwrap_err().exit_code(), ExitCode::Mismatch);
+    fs::write(&path, text.replace(asked, other)).unwrap();
+    assert_eq!(bench.decrypt("job").unwrap_err().exit_code(), ExitCode::BadData);
+    fs::remove_file(bench.path("job/receipt.json")).unwrap();
+    let refused = bench.run("job", 1).unwrap_err();
+    assert_eq!(refused.exit_code(), ExitCode::BadData);
+    assert!(refused.to_string().contains("options.answer: found secret"), "{refused}");
 }
 
 #[test]

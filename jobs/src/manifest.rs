@@ -134,6 +134,19 @@ impl JobManifest {
         check::check_manifest(self)
     }
 
+    /// A wish to the worker, held to what it may say; `None` where nothing is said.
+    ///
+    /// # Errors
+    /// [`JobsError::Field`] for another value.
+    pub fn option(&self, name: &str, values: &[&str]) -> Result<Option<&str>> {
+        match self.options.get(name) {
+            Some(value) if !values.contains(&value.as_str()) => {
+                Err(JobsError::field(format!("options.{name}"), value, format!("one of {values:?}, or nothing")))
+            }
+            value => Ok(value.map(String::as_str)),
+        }
+    }
+
     /// Refuses options the worker does not know, so that a misspelt wish is not silently ignored.
     ///
     /// # Errors

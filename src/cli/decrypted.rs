@@ -1,4 +1,5 @@
-//! Labels that `decrypt` wrote, held to the integer oracle's and to the true ones. Reads `index,label` rows of a CSV, scores ignored.
+//! Labels that `decrypt` wrote, held to the integer oracle's and to the true ones. Reads `index,label` rows of a CSV, scores ignored. An
+//! undecided image, whose label is empty, is neither right nor the same.
 
 use std::path::Path;
 
@@ -10,6 +11,9 @@ use super::report::{Table, percent};
 
 /// Most bytes of a table: a row is some 20, with scores some 200.
 const BYTES_LIMIT: u64 = 1 << 30;
+
+/// Stands for an empty label: the number of no class.
+const UNDECIDED: u16 = u16::MAX;
 
 /// What the labels were held to.
 pub(super) struct Held {
@@ -74,9 +78,12 @@ fn read(path: &Path, most: usize) -> Result<Vec<u16>, CliError> {
     for (number, line) in text.lines().enumerate().skip(1) {
         let mut fields = line.split(',');
         let index = fields.next().and_then(|field| field.parse::<usize>().ok());
-        let label = fields.next().and_then(|field| field.parse::<u16>().ok());
+        let label = match fields.next() {
+            Some("") => Some(UNDECIDED),
+            field => field.and_then(|field| field.parse::<u16>().ok()),
+        };
         let (true, Some(label)) = (index == Some(labels.len()) && labels.len() < most, label) else {
-            let expected = format!("`{},LABEL`, of at most {most} images", labels.len());
+            let expected = format!("`{},LABEL` or `{0},`, of at most {most} images", labels.len());
             return Err(CliError::content(path, format!("line {}", number + 1), format!("{line:?}"), expected));
         };
         labels.push(label);
@@ -101,6 +108,8 @@ mod tests {
         };
         let some = held("index,label,score_0\n0,1,0.5\n1,7,0.5\n2,3,0.1\n").unwrap();
         assert_eq!((some.images, some.right, some.same, some.explained), (3, 2, 1, Some(1)));
+        let some = held("index,label\n0,1\n1,\n").unwrap();
+        assert_eq!((some.images, some.right, some.same, some.explained), (2, 1, 1, Some(0)));
         for broken in ["", "index,label\n", "index,label\n1,1\n", "index,label\n0,x\n", "h\n0,1\n1,1\n2,1\n3,1\n4,1\n"]
         {
             assert!(held(broken).is_err(), "{broken:?}");

@@ -78,6 +78,16 @@ pub enum CliError {
         /// The limit.
         limit_secs: f64,
     },
+    /// An option that does not fit what it is used on.
+    #[error("found {option} with {used_on}, expected {expected}")]
+    Option {
+        /// As typed.
+        option: &'static str,
+        /// What was named beside it.
+        used_on: &'static str,
+        /// What it is for.
+        expected: &'static str,
+    },
     /// A build without the exact engine was given work for it.
     #[error("found a build without the cargo feature `exact`, expected one with it")]
     NoExactEngine,
@@ -289,7 +299,7 @@ impl CliError {
             Self::Jobs(error) => error.exit_code(),
             Self::Net(_) | Self::NetFile { .. } | Self::Content { .. } | Self::Golden { .. } => ExitCode::BadData,
             Self::NoLabels { .. } => ExitCode::BadData,
-            Self::Digits { .. } | Self::NoTrainer | Self::TooLong { .. } => ExitCode::Usage,
+            Self::Digits { .. } | Self::NoTrainer | Self::TooLong { .. } | Self::Option { .. } => ExitCode::Usage,
             Self::Disagreement { .. } | Self::Panicked => ExitCode::Bug,
             Self::Replace { .. } => ExitCode::CannotCreate,
             Self::Client { code, .. } | Self::Train { code, .. } => *code,
@@ -333,6 +343,7 @@ impl CliError {
             Self::Golden { .. } => "spec, weights and golden file must come from the same training run and layout",
             Self::TooLong { .. } => "draw fewer images with --sample, raise --time-limit, or say --yes",
             Self::NoLabels { .. } => "give the labels with --labels",
+            Self::Option { option, .. } => return Some(format!("leave {option} out")),
             _ => return advice_by_code(self.exit_code()),
         };
         Some(text.to_owned())

@@ -11,6 +11,8 @@ use super::error::CliError;
 use super::images::{self, BLOCK};
 use super::oracles::{max_difference, same};
 use super::report::Table;
+#[cfg(feature = "exact")]
+use crate::exact::Answer;
 use crate::format::TablePackage;
 use crate::net::network::InputSpec;
 use crate::net::tables::{TableCircuit, TableReport, Trace};
@@ -72,9 +74,19 @@ pub(super) struct Reading {
     pub(super) unsure: bool,
     /// `[class]`: whether noise can make this the label; empty in builds without the engine.
     pub(super) may_be: Vec<bool>,
+    /// The same where the worker compares the scores, and labels alone are told.
+    pub(super) may_be_told: Vec<bool>,
 }
 
 impl Reading {
+    /// Whether a job of labels only may end with this one, or with none: no class wins where three scores are too close to tell apart.
+    pub(super) fn may_be_told(&self, label: u16) -> bool {
+        match self.may_be_told.get(usize::from(label)) {
+            Some(&may) => may,
+            None => self.may_be_told.iter().filter(|&&may| may).count() > 2,
+        }
+    }
+
     pub(super) fn float_label(&self) -> u16 {
         argmax(&self.float).unwrap_or(0) as u16
     }
@@ -187,9 +199,9 @@ pub(super) fn read_block(package: &TablePackage, x: &[f64], images: usize) -> Re
             .iter()
             .zip(&trace.sums)
             .all(|(stage, sums)| sums.iter().enumerate().all(|(row, &sum)| stage.look_up(row, sum).inside));
-        let (moved, unsure, may_be) = odds.of_trace(package, &trace);
+        let Chances { moved, unsure, may_be, may_be_told } = odds.of_trace(package, &trace);
         let float = float.iter().skip(image).step_by(images).copied().collect();
-        Ok(Reading { float, integer: circuit.scores(&trace.logits), inside, moved, unsure, may_be })
+        Ok(Reading { float, integer: circuit.scores(&trace.logits), inside, moved, unsure, may_be, may_be_told })
     };
     (0..images).map(reading).collect()
 }
@@ -197,6 +209,15 @@ pub(super) fn read_block(package: &TablePackage, x: &[f64], images: usize) -> Re
 /// One image of `[entry][image]`, as bytes.
 fn bytes(input: &InputSpec, x: &[f64], images: usize, image: usize) -> Vec<u8> {
     x.iter().skip(image).step_by(images.max(1)).enumerate().map(|(entry, &value)| input.byte(entry, value)).collect()
+}
+
+/// What noise is expected to do to an image; nothing in builds without the engine.
+#[derive(Default)]
+struct Chances {
+    moved: f64,
+    unsure: bool,
+    may_be: Vec<bool>,
+    may_be_told: Vec<bool>,
 }
 
 #[cfg(feature = "exact")]
@@ -208,10 +229,11 @@ impl Expected {
         Self(crate::exact::Noise::of(&package.circuit))
     }
 
-    fn of_trace(&self, package: &TablePackage, trace: &Trace) -> (f64, bool, Vec<bool>) {
+    fn of_trace(&self, package: &TablePackage, trace: &Trace) -> Chances {
         let odds = self.0.odds(&package.circuit, trace);
-        let may_be = (0..trace.logits.len()).map(|class| odds.explains(&trace.logits, class)).collect();
-        (odds.moved, odds.unsure(), may_be)
+        let [may_be, may_be_told] = [Answer::Scores, Answer::Label]
+            .map(|answer| (0..trace.logits.len()).map(|class| odds.explains(&trace.logits, class, answer)).collect());
+        Chances { moved: odds.moved, unsure: odds.unsure(), may_be, may_be_told }
     }
 }
 
@@ -224,7 +246,7 @@ impl Expected {
         Self
     }
 
-    fn of_trace(&self, _: &TablePackage, _: &Trace) -> (f64, bool, Vec<bool>) {
-        (0.0, false, Vec::new())
+    fn of_trace(&self, _: &TablePackage, _: &Trace) -> Chances {
+        Chances::default()
     }
 }

@@ -8,7 +8,7 @@ mod encrypt;
 
 use std::path::Path;
 
-pub use decrypt::{ExactDecrypted, decrypt};
+pub use decrypt::{ExactDecrypted, UNDECIDED, decrypt};
 pub use encrypt::{EncryptedJob, ExactEncryptRequest, encrypt, image_bytes};
 
 use super::ClientError;

@@ -19,6 +19,7 @@ use tfhe::core_crypto::prelude::{
 };
 
 use super::ExactError;
+use super::answer::{Answer, YES, win};
 use super::error::same_size;
 use super::keys::{EvaluationKey, MaskSeed, ServerKey, compression_seed};
 use super::noise::Noise;
@@ -75,6 +76,15 @@ impl ModulusSwitchedLweCiphertext<usize> for Switched {
     }
 }
 
+/// What a bootstrap looks up.
+#[derive(Clone, Copy)]
+enum Table<'a> {
+    /// A value for each box of the upper half of the torus, 1 at 2^`unit`; the negatives below.
+    Values { values: &'a [i16], unit: u32 },
+    /// This above zero, and its negative below.
+    Sign(u64),
+}
+
 /// What a map reads.
 enum Inputs<'a> {
     /// Masks, and bodies, of the ring ciphertexts that an image is in; the image's entries lie N in each.
@@ -112,9 +122,18 @@ impl Engine {
         self.pool.install(work)
     }
 
-    /// Seconds that an image should take, from a few groups of each stage's neurons on every thread, done here.
+    /// Whether the circuit can be asked for that.
+    ///
+    /// # Errors
+    /// [`ExactError::Answer`]: labels of a circuit without a table, of a single class, or of too many to tell apart.
+    pub fn check_answer(&self, answer: Answer) -> Result<(), ExactError> {
+        Noise::of(&self.circuit).check_answer(&self.circuit, answer)
+    }
+
+    /// Seconds that an image should take, from a few groups of each stage's neurons on every thread, done here. A comparison for the label
+    /// takes what a bootstrap of the last stage does.
     #[must_use]
-    pub fn image_secs(&self) -> f64 {
+    pub fn image_secs(&self, answer: Answer) -> f64 {
         const GROUPS: usize = 2;
         let degree = PARAMETERS.polynomial_size;
         // The time does not depend on what is in a ciphertext.
@@ -122,21 +141,23 @@ impl Engine {
         let inputs = self.circuit.inputs();
         let masks = vec![made_up[..degree].to_vec(); inputs.div_ceil(degree)];
         let mut made = Hidden { masks, bodies: vec![0x9e37_79b9; inputs], values: Vec::new() };
-        let mut secs = 0.0;
+        let (mut secs, mut bootstrap_secs) = (0.0, 0.0);
         for (index, stage) in self.circuit.stages.iter().enumerate() {
             let rows = stage.rows.len();
             let some = rows.min(GROUPS * GROUP * self.pool.current_num_threads());
             if index == 0 {
-                drop(self.stage(index, &made.inputs(), some.div_ceil(GROUPS), &|| {}));
+                drop(self.stage(index, &made.inputs(), some.div_ceil(GROUPS), answer, &|| {}));
             }
             let since = Instant::now();
-            drop(self.stage(index, &made.inputs(), some, &|| {}));
-            secs += since.elapsed().as_secs_f64() * rows as f64 / some.max(1) as f64;
+            drop(self.stage(index, &made.inputs(), some, answer, &|| {}));
+            bootstrap_secs = since.elapsed().as_secs_f64() / some.max(1) as f64;
+            secs += bootstrap_secs * rows as f64;
             made.values = vec![made_up.clone(); rows];
         }
         let since = Instant::now();
         drop(self.pool.install(|| self.results(&made)));
-        secs + since.elapsed().as_secs_f64()
+        let compared = answer.bootstraps(self.circuit.classes());
+        secs + since.elapsed().as_secs_f64() + bootstrap_secs * compared as f64
     }
 
     /// Neurons that are rotated together in a stage of so many: all threads should have some.
@@ -144,41 +165,122 @@ impl Engine {
         neurons.div_ceil(self.pool.current_num_threads()).clamp(1, GROUP)
     }
 
-    /// Results of an image, `[class][n + 1]`; `done` is called, from several threads, for each neuron.
+    /// Results of an image, `[class][n + 1]`; `done` is called, from several threads, for each bootstrap.
     ///
     /// # Errors
-    /// [`ExactError::Size`] for another number of seeds or bodies than an image has.
-    pub fn run(&self, seeds: &[MaskSeed], bodies: &[u32], done: &(dyn Fn() + Sync)) -> Result<Vec<u16>, ExactError> {
-        let values = self.hidden(seeds, bodies, done)?;
-        self.pool.install(|| Ok(self.results(&values)))
+    /// [`ExactError::Size`] for another number of seeds or bodies than an image has, [`ExactError::Answer`] as from
+    /// [`check_answer`](Self::check_answer).
+    pub fn run(
+        &self,
+        seeds: &[MaskSeed],
+        bodies: &[u32],
+        answer: Answer,
+        done: &(dyn Fn() + Sync),
+    ) -> Result<Vec<u16>, ExactError> {
+        self.check_answer(answer)?;
+        let hidden = self.hidden(seeds, bodies, answer, done)?;
+        match answer {
+            Answer::Scores => Ok(self.pool.install(|| self.results(&hidden))),
+            Answer::Label => {
+                let bits = self.label_bits(&hidden, done);
+                Ok(self.pool.install(|| bits.into_par_iter().map(|bit| self.result(bit)).collect::<Vec<_>>().concat()))
+            }
+        }
+    }
+
+    /// log2 of what 1 is on the torus in what map `index` reads. Scores to be compared are half as large as scores to be told, so that
+    /// their differences do not wrap.
+    fn unit(&self, index: usize, answer: Answer) -> u32 {
+        let halved = answer == Answer::Label && index + 1 == self.units.len();
+        self.units[index] - u32::from(halved)
     }
 
     /// What an image is, before any map, and after all hidden ones.
-    fn hidden(&self, seeds: &[MaskSeed], bodies: &[u32], done: &(dyn Fn() + Sync)) -> Result<Hidden, ExactError> {
+    fn hidden(
+        &self,
+        seeds: &[MaskSeed],
+        bodies: &[u32],
+        answer: Answer,
+        done: &(dyn Fn() + Sync),
+    ) -> Result<Hidden, ExactError> {
         same_size("bodies of an image", bodies.len(), self.circuit.inputs())?;
         same_size("seeds of an image", seeds.len(), bodies.len().div_ceil(PARAMETERS.polynomial_size))?;
         let masks: Vec<Vec<u64>> = seeds.iter().map(expand_mask).collect();
         let mut hidden = Hidden { masks, bodies: bodies.to_vec(), values: Vec::new() };
         for (index, stage) in self.circuit.stages.iter().enumerate() {
-            hidden.values = self.stage(index, &hidden.inputs(), stage.rows.len(), done);
+            hidden.values = self.stage(index, &hidden.inputs(), stage.rows.len(), answer, done);
         }
         Ok(hidden)
     }
 
     /// Values of a stage's first `rows` neurons.
-    fn stage(&self, index: usize, inputs: &Inputs<'_>, rows: usize, done: &(dyn Fn() + Sync)) -> Vec<Vec<u64>> {
-        let (stage, group) = (&self.circuit.stages[index], self.group(rows));
-        let [read, given] = [self.units[index], self.units[index + 1]];
+    fn stage(
+        &self,
+        index: usize,
+        inputs: &Inputs<'_>,
+        rows: usize,
+        answer: Answer,
+        done: &(dyn Fn() + Sync),
+    ) -> Vec<Vec<u64>> {
+        let stage = &self.circuit.stages[index];
+        let [read, unit] = [self.unit(index, answer), self.unit(index + 1, answer)];
+        let sum = |row| (sum_row(&stage.rows, row, read, inputs), Table::Values { values: stage.table(row), unit });
+        self.look_up_all(rows, &sum, done)
+    }
+
+    /// A bit for each class, at [`YES`]: whether its score is above all others, the first of equals being above.
+    fn label_bits(&self, hidden: &Hidden, done: &(dyn Fn() + Sync)) -> Vec<Vec<u64>> {
+        let (rows, degree) = (&self.circuit.logits.rows, PARAMETERS.polynomial_size);
+        let unit = self.unit(self.units.len() - 1, Answer::Label);
+        let inputs = hidden.inputs();
+        let classes = rows.len();
+        let scores: Vec<Vec<u64>> =
+            self.pool.install(|| (0..classes).into_par_iter().map(|row| sum_row(rows, row, unit, &inputs)).collect());
+        let pairs: Vec<(usize, usize)> =
+            (0..classes).flat_map(|first| (first + 1..classes).map(move |second| (first, second))).collect();
+        let compare = |pair: usize| {
+            let (first, second) = pairs[pair];
+            let (first, second) = (scores[first].iter(), scores[second].iter());
+            let mut difference: Vec<u64> = first.zip(second).map(|(one, other)| one.wrapping_sub(*other)).collect();
+            // Between two integers, so that noise is as far from turning an equality as from turning a difference of 1.
+            difference[degree] = difference[degree].wrapping_add(1 << (unit - 1));
+            (difference, Table::Sign(win(classes)))
+        };
+        let won = self.look_up_all(pairs.len(), &compare, done);
+        let all_won = |class: usize| {
+            let mut wins = vec![0_u64; degree + 1];
+            for (&(first, second), won) in pairs.iter().zip(&won) {
+                let sign = if class == first { 1 } else { u64::MAX };
+                if class == first || class == second {
+                    wins.iter_mut().zip(won).for_each(|(wins, &won)| *wins = wins.wrapping_add(won.wrapping_mul(sign)));
+                }
+            }
+            // All won is one win above zero, anything else one or more below.
+            wins[degree] = wins[degree].wrapping_sub((classes as u64 - 2).wrapping_mul(win(classes)));
+            (wins, Table::Sign(YES / 2))
+        };
+        let mut bits = self.look_up_all(classes, &all_won, done);
+        bits.iter_mut().for_each(|bit| bit[degree] = bit[degree].wrapping_add(YES / 2));
+        bits
+    }
+
+    /// Looks up a table for each of `count` sums, by all threads, a group of them at a time.
+    fn look_up_all<'a>(
+        &self,
+        count: usize,
+        sum: &(dyn Fn(usize) -> (Vec<u64>, Table<'a>) + Sync),
+        done: &(dyn Fn() + Sync),
+    ) -> Vec<Vec<u64>> {
+        let group = self.group(count);
         let values: Vec<Vec<Vec<u64>>> = self.pool.install(|| {
-            (0..rows.div_ceil(group))
+            (0..count.div_ceil(group))
                 .into_par_iter()
                 .with_max_len(1)
                 .map_init(
                     || self.scratch(),
                     |scratch, at| {
-                        let picked = at * group..rows.min((at + 1) * group);
-                        let sum = |row| (sum_row(&stage.rows, row, read, inputs), stage.table(row));
-                        let values = self.look_up(picked.map(sum), given, scratch);
+                        let picked = at * group..count.min((at + 1) * group);
+                        let values = self.look_up(picked.map(sum), scratch);
                         values.iter().for_each(|_| done());
                         values
                     },
@@ -193,16 +295,19 @@ impl Engine {
         let rows = &self.circuit.logits.rows;
         let unit = self.units.last().copied().unwrap_or(0);
         let inputs = hidden.inputs();
-        let class = |row: usize| {
-            let p: &LweParameters = &PARAMETERS;
-            let sum = LweCiphertext::from_container(sum_row(rows, row, unit, &inputs), p.modulus());
-            let mut small = LweCiphertext::new(0, p.small().to_lwe_size(), p.modulus());
-            keyswitch_lwe_ciphertext(&self.key.keyswitch, &sum, &mut small);
-            let half = 1_u64 << (RESULT_SHIFT - 1);
-            small.as_ref().iter().map(|number| (number.wrapping_add(half) >> RESULT_SHIFT) as u16).collect::<Vec<_>>()
-        };
+        let class = |row: usize| self.result(sum_row(rows, row, unit, &inputs));
         let classes: Vec<Vec<u16>> = (0..rows.len()).into_par_iter().map(class).collect();
         classes.concat()
+    }
+
+    /// A ciphertext under the small key, rounded.
+    fn result(&self, ciphertext: Vec<u64>) -> Vec<u16> {
+        let p: &LweParameters = &PARAMETERS;
+        let mut small = LweCiphertext::new(0, p.small().to_lwe_size(), p.modulus());
+        let ciphertext = LweCiphertext::from_container(ciphertext, p.modulus());
+        keyswitch_lwe_ciphertext(&self.key.keyswitch, &ciphertext, &mut small);
+        let half = 1_u64 << (RESULT_SHIFT - 1);
+        small.as_ref().iter().map(|number| (number.wrapping_add(half) >> RESULT_SHIFT) as u16).collect()
     }
 
     fn scratch(&self) -> Scratch {
@@ -219,13 +324,8 @@ impl Engine {
         Scratch { buffers, small, tables: Vec::new(), switched: Vec::new() }
     }
 
-    /// A programmable bootstrap of each sum, at most [`GROUP`] of them: `table[floor(sum)]` in units of 2^`unit`.
-    fn look_up<'a>(
-        &self,
-        sums: impl Iterator<Item = (Vec<u64>, &'a [i16])>,
-        unit: u32,
-        scratch: &mut Scratch,
-    ) -> Vec<Vec<u64>> {
+    /// A programmable bootstrap of each sum, at most [`GROUP`] of them: its table at the box that it is in.
+    fn look_up<'a>(&self, sums: impl Iterator<Item = (Vec<u64>, Table<'a>)>, scratch: &mut Scratch) -> Vec<Vec<u64>> {
         let p: &LweParameters = &PARAMETERS;
         let Scratch { buffers, small, tables, switched } = scratch;
         tables.clear();
@@ -238,9 +338,14 @@ impl Engine {
             switched.push(Switched { mask: lazy.mask().collect(), body: lazy.body() });
             let body = tables.len() + p.polynomial_size;
             tables.resize(body + p.polynomial_size, 0);
-            let width = (p.polynomial_size / table.len().max(1)).max(1);
-            for (coefficients, &value) in tables[body..].chunks_mut(width).zip(table) {
-                coefficients.fill((i64::from(value) as u64) << unit);
+            match table {
+                Table::Sign(value) => tables[body..].fill(value),
+                Table::Values { values, unit } => {
+                    let width = (p.polynomial_size / values.len().max(1)).max(1);
+                    for (coefficients, &value) in tables[body..].chunks_mut(width).zip(values) {
+                        coefficients.fill((i64::from(value) as u64) << unit);
+                    }
+                }
             }
         }
         let size = p.ring().to_glwe_size();
@@ -262,7 +367,7 @@ impl Engine {
     /// Values of the last hidden stage, for the tests that look inside.
     #[cfg(test)]
     pub(super) fn hidden_values(&self, seeds: &[MaskSeed], bodies: &[u32]) -> Vec<Vec<u64>> {
-        self.hidden(seeds, bodies, &|| {}).unwrap().values
+        self.hidden(seeds, bodies, Answer::Scores, &|| {}).unwrap().values
     }
 }
 

@@ -48,6 +48,18 @@ pub enum ExactError {
         /// What it is counted in.
         unit: &'static str,
     },
+    /// Labels alone cannot be told.
+    #[error("{place}: labels only: found {found} {what}, expected {expected}")]
+    Answer {
+        /// The last map, or the image's results.
+        place: String,
+        /// What is counted.
+        what: &'static str,
+        /// How many.
+        found: String,
+        /// How many there should be.
+        expected: String,
+    },
     /// The operating system gives no threads.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {

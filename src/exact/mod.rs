@@ -8,6 +8,7 @@
 //!
 //! `secret` is the client's half and is named by the client alone. Not here: files, jobs, how networks become tables (`net::tables`).
 
+mod answer;
 mod engine;
 mod error;
 mod keys;
@@ -15,6 +16,7 @@ mod noise;
 mod parameters;
 pub mod secret;
 
+pub use answer::Answer;
 pub use engine::Engine;
 pub use error::ExactError;
 pub use keys::{EvaluationKey, MaskSeed};

@@ -6,6 +6,7 @@ use tfhe::core_crypto::commons::noise_formulas::lwe_keyswitch::keyswitch_additiv
 use tfhe::core_crypto::commons::noise_formulas::lwe_programmable_bootstrap::pbs_variance_132_bits_security_tuniform_fft_mul;
 
 use super::ExactError;
+use super::answer::{Answer, win};
 use super::parameters::{BODY_BYTES, LweParameters, PARAMETERS, RESULT_BYTES};
 use crate::net::TableCircuit;
 use crate::net::tables::{Rows, TableStage, Trace};
@@ -27,6 +28,8 @@ pub struct Noise {
     pub boxes: Vec<f64>,
     /// Of each class's sum, in integers of the last map.
     pub logits: Vec<f64>,
+    /// Of the difference of two classes' sums, as it is compared where labels alone are asked for, in integers of the last map.
+    pub comparison: f64,
     /// The part of `boxes` that the circuit's weights bring, and not the table's own switches.
     brought: Vec<f64>,
 }
@@ -45,6 +48,8 @@ pub struct Odds {
     /// the last hidden stage whose sum is as near to an edge moved to its disadvantage. Not counted: what moved tables of earlier
     /// stages do.
     pub reach: Vec<f64>,
+    /// The same for the comparison of two logits, where labels alone are asked for.
+    pub comparison: f64,
 }
 
 impl Noise {
@@ -70,7 +75,10 @@ impl Noise {
         let range = 2.0 * (1_u64 << circuit.logits.log2_range) as f64;
         let logit =
             |row: usize| (rows.norm_squared(row) * read + keyswitch_variance() + result_variance()).sqrt() * range;
-        Self { boxes, logits: (0..rows.len()).map(logit).collect(), brought }
+        // Compared are halves. What two rows read is the same, so their noise may add up.
+        let compared = 4.0 * worst_norm(rows) * read + keyswitch_variance() + switch_variance();
+        let comparison = compared.sqrt() * 2.0 * range;
+        Self { boxes, logits: (0..rows.len()).map(logit).collect(), comparison, brought }
     }
 
     /// Refuses a circuit that noise would drown.
@@ -107,6 +115,33 @@ impl Noise {
         Ok(())
     }
 
+    /// Refuses to ask a circuit for labels alone where they could not be told.
+    ///
+    /// # Errors
+    /// [`ExactError::Answer`], [`ExactError::Noise`].
+    pub fn check_answer(&self, circuit: &TableCircuit, answer: Answer) -> Result<(), ExactError> {
+        if answer == Answer::Scores {
+            return Ok(());
+        }
+        let (name, classes) = (&circuit.logits.name, circuit.classes());
+        let refused = |what, found: usize, expected: String| {
+            Err(ExactError::Answer { place: name.clone(), what, found: found.to_string(), expected })
+        };
+        if circuit.stages.is_empty() {
+            return refused("stages of tables", 0, "at least one".to_owned());
+        }
+        let most = most_classes();
+        if !(2..=most).contains(&classes) {
+            return refused("classes", classes, format!("2 to {most}"));
+        }
+        let found = self.comparison / (1_u64 << circuit.logits.log2_range) as f64;
+        if found > WORST_LOGIT {
+            let (stage, expected) = (name.clone(), WORST_LOGIT);
+            return Err(ExactError::Noise { stage, found, expected, unit: "of the logits' range, where compared" });
+        }
+        Ok(())
+    }
+
     /// What noise is expected to do to an image with these sums.
     #[must_use]
     pub fn odds(&self, circuit: &TableCircuit, trace: &Trace) -> Odds {
@@ -136,7 +171,8 @@ impl Noise {
             FURTHEST * at(class) + of_tables.sum::<f64>()
         };
         let reach = (0..rows.len()).map(reach).collect();
-        Odds { moved, margin_deviation: (of_tables + own).sqrt(), margin, reach }
+        let comparison = FURTHEST * self.comparison;
+        Odds { moved, margin_deviation: (of_tables + own).sqrt(), margin, reach, comparison }
     }
 }
 
@@ -151,12 +187,13 @@ impl Odds {
     /// Whether noise can have made this the label of an image with these logits: no other class stays above it whatever noise does
     /// within its reach.
     #[must_use]
-    pub fn explains(&self, logits: &[i64], label: usize) -> bool {
+    pub fn explains(&self, logits: &[i64], label: usize, answer: Answer) -> bool {
+        let compared = if answer == Answer::Label { self.comparison } else { 0.0 };
         let at = |class: usize| {
             (logits.get(class).map_or(0.0, |&logit| logit as f64), self.reach.get(class).unwrap_or(&0.0))
         };
         let (own, reach) = at(label);
-        (0..logits.len()).all(|class| class == label || own + reach >= at(class).0 - at(class).1)
+        (0..logits.len()).all(|class| class == label || own + reach + compared >= at(class).0 - at(class).1)
     }
 }
 
@@ -213,6 +250,15 @@ fn two_largest(sums: &[i64]) -> (usize, usize) {
 
 fn worst_norm(rows: &Rows) -> f64 {
     (0..rows.len()).fold(0.0, |most: f64, row| most.max(rows.norm_squared(row)))
+}
+
+/// Most classes of which a label alone can be told: a win is [`FURTHEST`] deviations of the wins' noise.
+fn most_classes() -> usize {
+    let holds = |classes: usize| {
+        let variance = (classes - 1) as f64 * bootstrap_variance() + keyswitch_variance() + switch_variance();
+        win(classes) as f64 / torus() >= FURTHEST * variance.sqrt()
+    };
+    (2..=1024).take_while(|&classes| holds(classes)).last().unwrap_or(0)
 }
 
 /// 2^64, which is what tfhe's formulas call the modulus.

@@ -10,6 +10,7 @@ use tfhe::core_crypto::prelude::{
 use zeroize::Zeroizing;
 
 use super::ExactError;
+use super::answer::YES;
 use super::error::same_size;
 use super::keys::{EvaluationKey, MaskSeed, compression_seed};
 use super::parameters::{BODY_BYTES, LweParameters, PARAMETERS, RESULT_BYTES};
@@ -146,18 +147,48 @@ impl SecretKey {
     /// # Errors
     /// [`ExactError::Size`] for another number of them.
     pub fn decrypt(&self, circuit: &TableCircuit, results: &[u16]) -> Result<Vec<i64>, ExactError> {
-        let len = PARAMETERS.result_len();
-        same_size("coefficients of an image's results", results.len(), circuit.classes() * len)?;
         let unit = 63 - circuit.logits.log2_range;
-        let sum = |result: &[u16]| {
-            let (body, mask) = result.split_last().map_or((0, result), |(&body, mask)| (body, mask));
-            let masked = mask.iter().zip(self.small.iter());
-            let hidden = masked.fold(0_u16, |sum, (&mask, &bit)| sum.wrapping_add(mask.wrapping_mul(bit as u16)));
-            let phase = (u64::from(body.wrapping_sub(hidden)) << RESULT_SHIFT) as i64;
+        let sum = |phase: u64| {
+            let phase = phase as i64;
             // To the nearest sum; finer than a sum the torus is read as it is.
             if unit == 0 { phase } else { (phase >> (unit - 1)).wrapping_add(1) >> 1 }
         };
-        Ok(results.chunks_exact(len).map(sum).collect())
+        Ok(self.result_phases(circuit, results)?.into_iter().map(sum).collect())
+    }
+
+    /// Decrypts an image's results of a job that asked for labels only, `[class][n + 1]`, to the label; `None` where none won against all
+    /// others, which takes three scores too close to tell apart.
+    ///
+    /// # Errors
+    /// [`ExactError::Size`] for another number of them, [`ExactError::Answer`] for what are no such results of this key.
+    pub fn decrypt_label(&self, circuit: &TableCircuit, results: &[u16]) -> Result<Option<usize>, ExactError> {
+        let phases = self.result_phases(circuit, results)?;
+        let refused = |what, found: String, expected: &str| {
+            Err(ExactError::Answer { place: "results".to_owned(), what, found, expected: expected.to_owned() })
+        };
+        let near = |phase: u64, to: u64| (phase.wrapping_sub(to) as i64).unsigned_abs() < YES / 4;
+        if let Some(&phase) = phases.iter().find(|&&phase| !near(phase, 0) && !near(phase, YES)) {
+            let share = phase as f64 / 64_f64.exp2();
+            return refused("of the torus", format!("{share:.3}"), "0.00 or 0.25, as results of this key");
+        }
+        let mut labels = phases.iter().enumerate().filter(|&(_, &phase)| near(phase, YES)).map(|(class, _)| class);
+        match (labels.next(), labels.count()) {
+            (label, 0) => Ok(label),
+            (_, more) => refused("labels of an image", (more + 1).to_string(), "one, as results of this key"),
+        }
+    }
+
+    /// Torus values of results `[class][n + 1]`, 16 bits of them.
+    fn result_phases(&self, circuit: &TableCircuit, results: &[u16]) -> Result<Vec<u64>, ExactError> {
+        let len = PARAMETERS.result_len();
+        same_size("coefficients of an image's results", results.len(), circuit.classes() * len)?;
+        let phase = |result: &[u16]| {
+            let (body, mask) = result.split_last().map_or((0, result), |(&body, mask)| (body, mask));
+            let masked = mask.iter().zip(self.small.iter());
+            let hidden = masked.fold(0_u16, |sum, (&mask, &bit)| sum.wrapping_add(mask.wrapping_mul(bit as u16)));
+            u64::from(body.wrapping_sub(hidden)) << RESULT_SHIFT
+        };
+        Ok(results.chunks_exact(len).map(phase).collect())
     }
 
     /// The torus value of a ciphertext over the big key, for the tests that look inside the engine.

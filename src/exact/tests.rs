@@ -4,7 +4,7 @@ use super::secret::SecretKey;
 use super::*;
 use crate::net::network::{InputSpec, Layer, Op};
 use crate::net::sample::Random;
-use crate::net::tables::{TableOptions, quantise};
+use crate::net::tables::{Rows, TableOptions, quantise};
 use crate::net::{Calibration, Network, TableCircuit};
 use crate::ring::sampling::Seed;
 
@@ -83,7 +83,7 @@ fn tables_give_the_oracles_values_but_at_edges_and_logits_follow() {
         let count = || {
             done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         };
-        let results = engine.run(&encrypted.seeds, &encrypted.bodies, &count).unwrap();
+        let results = engine.run(&encrypted.seeds, &encrypted.bodies, Answer::Scores, &count).unwrap();
         assert_eq!(done.into_inner(), 30);
         let logits = secret.decrypt(&circuit, &results).unwrap();
         for ((found, wanted), reach) in logits.iter().zip(&trace.logits).zip(&odds.reach) {
@@ -107,7 +107,7 @@ fn two_hidden_stages_and_none() {
         let trace = circuit.trace(&bytes[0]).unwrap();
         let odds = noise.odds(&circuit, &trace);
         let encrypted = secret.encrypt(&circuit, &bytes[0]).unwrap();
-        let results = engine.run(&encrypted.seeds, &encrypted.bodies, &|| {}).unwrap();
+        let results = engine.run(&encrypted.seeds, &encrypted.bodies, Answer::Scores, &|| {}).unwrap();
         let logits = secret.decrypt(&circuit, &results).unwrap();
         let range = (1_i64 << circuit.logits.log2_range) as f64;
         for (found, wanted) in logits.iter().zip(&trace.logits) {
@@ -116,6 +116,105 @@ fn two_hidden_stages_and_none() {
         }
         let other = SecretKey::generate().unwrap().decrypt(&circuit, &results).unwrap();
         assert_ne!(other, logits);
+    }
+}
+
+#[test]
+fn labels_alone_are_the_oracles_but_where_scores_are_close() {
+    let (circuit, bytes) = circuit(&[30], 5);
+    let secret = SecretKey::generate().unwrap();
+    let engine = Engine::new(circuit.clone(), &secret.evaluation_key().unwrap(), 2).unwrap();
+    engine.check_answer(Answer::Label).unwrap();
+    assert!(engine.image_secs(Answer::Label) > 0.0);
+    let noise = Noise::of(&circuit);
+    let (mut same, mut labels) = (0, [0; 3]);
+    for image in &bytes[..2 * IMAGES] {
+        let trace = circuit.trace(image).unwrap();
+        let encrypted = secret.encrypt(&circuit, image).unwrap();
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        let count = || {
+            done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        };
+        let results = engine.run(&encrypted.seeds, &encrypted.bodies, Answer::Label, &count).unwrap();
+        assert_eq!(done.into_inner(), 30 + 3 + 3);
+        assert_eq!(results.len(), 3 * PARAMETERS.result_len());
+        let wanted = (0..3).rev().max_by_key(|&class| trace.logits[class]).unwrap();
+        let odds = noise.odds(&circuit, &trace);
+        assert!(odds.explains(&trace.logits, wanted, Answer::Label));
+        if let Some(label) = secret.decrypt_label(&circuit, &results).unwrap() {
+            assert!(odds.explains(&trace.logits, label, Answer::Label), "{label}: {:?}", trace.logits);
+            same += usize::from(label == wanted);
+            labels[label] += 1;
+        }
+    }
+    assert!(same >= 2 * IMAGES - 1 && labels.iter().filter(|&&count| count > 0).count() > 1, "{same} {labels:?}");
+}
+
+#[test]
+fn wins_are_counted_for_any_number_of_classes() {
+    // One value a class, so that the scores are what the tables say: all orders of them, equals among them.
+    let (mut circuit, bytes) = circuit(&[4], 4);
+    let rows = &mut circuit.logits.rows;
+    *rows = Rows { starts: vec![0, 1, 2, 3, 4], columns: vec![0, 1, 2, 3], weights: vec![1; 4], bias: vec![0; 4] };
+    circuit.logits.log2_range = 10;
+    let secret = SecretKey::generate().unwrap();
+    let key = secret.evaluation_key().unwrap();
+    for (scores, wanted) in [([300, 900, -400, 100], 1), ([-5, -700, -300, -900], 0), ([0, 10, 500, 900], 3)] {
+        circuit.stages[0].values = scores.iter().flat_map(|&score| [score; 16]).collect();
+        let engine = Engine::new(circuit.clone(), &key, 1).unwrap();
+        // Sums outside their tables would take the negative values.
+        let trace = circuit.trace(&bytes[0]).unwrap();
+        assert_eq!(trace.logits, scores.map(i64::from));
+        let encrypted = secret.encrypt(&circuit, &bytes[0]).unwrap();
+        let results = engine.run(&encrypted.seeds, &encrypted.bodies, Answer::Label, &|| {}).unwrap();
+        assert_eq!(secret.decrypt_label(&circuit, &results).unwrap(), Some(wanted));
+    }
+}
+
+#[test]
+fn labels_alone_are_refused_where_they_cannot_be_told() {
+    let (linear, bytes) = circuit(&[], 4);
+    let noise = Noise::of(&linear);
+    noise.check_answer(&linear, Answer::Scores).unwrap();
+    assert!(matches!(noise.check_answer(&linear, Answer::Label), Err(ExactError::Answer { .. })));
+    let secret = SecretKey::from_seed(Seed::new([7; 32]));
+    let engine = Engine::new(linear.clone(), &secret.evaluation_key().unwrap(), 1).unwrap();
+    let encrypted = secret.encrypt(&linear, &bytes[0]).unwrap();
+    assert!(engine.run(&encrypted.seeds, &encrypted.bodies, Answer::Label, &|| {}).is_err());
+
+    let (mut many, _) = circuit(&[4], 4);
+    let mut classes = |count: u32| {
+        many.logits.rows = Rows {
+            starts: (0..=count).collect(),
+            columns: vec![0; count as usize],
+            weights: vec![1; count as usize],
+            bias: vec![0; count as usize],
+        };
+        many.validate().unwrap();
+        Noise::of(&many).check_answer(&many, Answer::Label)
+    };
+    assert!([2, 10, 32].map(&mut classes).iter().all(Result::is_ok));
+    for count in [1, 100] {
+        let refused = classes(count).unwrap_err().to_string();
+        assert!(refused.contains(&format!("found {count} classes, expected 2 to ")), "{refused}");
+    }
+    // Results of scores, or damaged ones, are no labels.
+    let (small, _) = circuit(&[4], 4);
+    let quarter = vec![0x2000_u16; 3 * PARAMETERS.result_len()];
+    let bodies = |values: [u16; 3]| {
+        let mut results = vec![0; 3 * PARAMETERS.result_len()];
+        values
+            .iter()
+            .enumerate()
+            .for_each(|(class, &value)| results[(class + 1) * PARAMETERS.result_len() - 1] = value);
+        secret.decrypt_label(&small, &results)
+    };
+    assert!(secret.decrypt_label(&small, &quarter[1..]).is_err());
+    assert_eq!(bodies([0, 0x4000, 0]).unwrap(), Some(1));
+    assert_eq!(bodies([0x0fff, 0xf001, 0x3001]).unwrap(), Some(2));
+    assert_eq!(bodies([0; 3]).unwrap(), None);
+    for broken in [[0x4000, 0x4000, 0], [0x8000, 0x4000, 0], [0, 0x4000, 0x2000]] {
+        assert!(matches!(bodies(broken), Err(ExactError::Answer { .. })), "{broken:?}");
     }
 }
 

@@ -13,6 +13,9 @@ use crate::net::TableCircuit;
 /// Bytes of a seed of masks.
 pub const MASK_SEED_BYTES: usize = 16;
 
+/// What results without the metadata `answer` are.
+const SCORES: &str = "scores";
+
 /// Sizes of the worker's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyShape {
@@ -243,7 +246,8 @@ impl LweBatch {
     }
 }
 
-/// Writes results, `[image][class][coefficient]`, replacing a file of that name.
+/// Writes results, `[image][class][coefficient]`, replacing a file of that name. `answer` is what the job asked for, where it did not
+/// ask for scores.
 ///
 /// # Errors
 /// Another number of them than the shape says, and those of [`ContainerWriter`].
@@ -252,6 +256,7 @@ pub fn write_results(
     batch: &LweBatch,
     parameters: &str,
     input_digest: &str,
+    answer: Option<&str>,
     results: &[u16],
 ) -> Result<Written, FormatError> {
     let write = || {
@@ -260,6 +265,7 @@ pub fn write_results(
         batch.place.add_metadata(batch.shape.slots, &mut metadata)?;
         metadata.insert("input_digest".to_owned(), input_digest.to_owned());
         metadata.insert("outputs".to_owned(), batch.shape.classes.to_string());
+        metadata.extend(answer.map(|answer| ("answer".to_owned(), answer.to_owned())));
         let specs = batch.shape.result_specs(batch.place.occupancy);
         let writer = ContainerWriter::create(path, Kind::Results, &metadata, &specs)?;
         let bytes: Vec<u8> = results.iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -282,6 +288,8 @@ pub struct ExpectedLweResult<'a> {
     pub occupancy: usize,
     /// BLAKE3 of the inputs' file.
     pub input_digest: &'a str,
+    /// What the job asked for; `None`: scores.
+    pub answer: Option<&'a str>,
 }
 
 /// Reads results, `[image][class][coefficient]`, and checks all of them.
@@ -304,6 +312,7 @@ pub fn read_results(
         same("first_image", place.first_image, result.first_image)?;
         same("occupancy", place.occupancy, result.occupancy)?;
         container.expect_metadata("input_digest", result.input_digest)?;
+        same("answer", container.metadata_opt("answer").unwrap_or(SCORES), result.answer.unwrap_or(SCORES))?;
         container.expect_sections(&shape.result_specs(place.occupancy))?;
         container.verify()?;
         let bytes = container.section("results")?.bytes;

@@ -11,7 +11,7 @@ use super::WorkerError;
 use super::batch::{check_digest, check_place};
 use super::prepared::{check_memory, check_own_limit};
 use super::run::{RunRequest, WorkerEvent};
-use crate::exact::{Engine, EvaluationKey, PARAMETERS, plan_id};
+use crate::exact::{Answer, Engine, EvaluationKey, PARAMETERS, plan_id};
 use crate::format::lwe::{self, BatchShape, KeyShape, LweBatch};
 use crate::format::{LweExpected, TablePackage};
 
@@ -30,7 +30,8 @@ pub(super) fn evaluate(
     let manifest = job.manifest();
     let start = Instant::now();
     ISA.clone_into(&mut receipt.isa);
-    manifest.refuse_unknown_options(&[])?;
+    manifest.refuse_unknown_options(&[Answer::OPTION])?;
+    let answer = Answer::of(manifest.option(Answer::OPTION, &Answer::VALUES)?);
     let model = TablePackage::open(&job.verify_model(request.model.as_deref())?)?;
     let plan_id = plan_id(&model.model_id()?);
     for (what, found, expected) in
@@ -66,17 +67,18 @@ pub(super) fn evaluate(
     };
     let shape =
         BatchShape::new(&model.circuit, manifest.slots as usize, PARAMETERS.lwe_dimension, PARAMETERS.polynomial_size);
-    let neurons = model.circuit.neurons() as u64;
+    let bootstraps = (model.circuit.neurons() + answer.bootstraps(model.circuit.classes())) as u64;
     let engine = Engine::new(model.circuit, &key, request.threads)?;
     drop(key);
-    let images_secs = engine.image_secs() * manifest.images as f64;
+    engine.check_answer(answer)?;
+    let images_secs = engine.image_secs(answer) * manifest.images as f64;
     let predicted_secs = start.elapsed().as_secs_f64() + images_secs;
     let result_bytes = (shape.classes * shape.coefficients * 2) as u64 * manifest.images;
     receipt.predicted =
         Some(Cost { elapsed_secs: predicted_secs, peak_bytes: needed_bytes, output_bytes: result_bytes });
     observe(WorkerEvent::Begin {
         batches: manifest.batches.len(),
-        ciphertexts: neurons * manifest.images,
+        ciphertexts: bootstraps * manifest.images,
         predicted_secs,
     });
     let timing = |name: &str, secs: f64| Timing { name: name.to_owned(), secs };
@@ -98,11 +100,12 @@ pub(super) fn evaluate(
         let mut results = Vec::with_capacity(batch.occupancy as usize * shape.classes * shape.coefficients);
         for image in 0..input.place().occupancy {
             let image = input.image(image)?;
-            results.extend(engine.run(&image.seeds, &image.bodies, &step)?);
+            results.extend(engine.run(&image.seeds, &image.bodies, answer, &step)?);
         }
         let evaluated_secs = since.elapsed().as_secs_f64();
         let output_path = job.output_path(batch)?;
-        lwe::write_results(&output_path, &input, &parameters, &batch.input.digest.to_string(), &results)?;
+        let input_digest = batch.input.digest.to_string();
+        lwe::write_results(&output_path, &input, &parameters, &input_digest, answer.option(), &results)?;
         let output_stamp = stamp_file(&output_path)?;
         let secs = since.elapsed().as_secs_f64();
         receipt.batches.push(BatchReceipt {

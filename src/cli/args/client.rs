@@ -142,6 +142,9 @@ pub struct EvaluateArgs {
     /// Hold the labels that decrypt wrote (.csv), of the first of these images, to those of the integers
     #[arg(long, value_name = "LABELS.csv")]
     pub decrypted: Option<PathBuf>,
+    /// They are of a job encrypted with --labels-only, whose scores were compared by the worker
+    #[arg(long, requires = "decrypted")]
+    pub labels_only: bool,
 }
 
 /// Arguments of `plan`.
@@ -199,6 +202,9 @@ pub struct EncryptArgs {
     /// Whose job it is, where a worker serves several
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
+    /// The results tell each image's label and no scores; models of the exact engine only
+    #[arg(long)]
+    pub labels_only: bool,
     /// In a queue: larger ones are claimed first, -1000 to 1000 [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i16).range(-1000..=1000))]
     pub priority: Option<i16>,

@@ -96,7 +96,12 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
     })
 }
 
-/// The table; `decimals` of the scores, or labels only.
+/// The label; `None` for an image that is undecided, whose label is the number of no class.
+fn known(prediction: &Prediction) -> Option<u16> {
+    (usize::from(prediction.label) < prediction.scores.len()).then_some(prediction.label)
+}
+
+/// The table; `decimals` of the scores, or labels only: empty, null or 65535 where an image is undecided.
 pub(super) fn table_into(
     out: &mut Vec<u8>,
     predictions: &[Prediction],
@@ -116,12 +121,13 @@ pub(super) fn table_into(
         (TableFormat::Csv, None) => {
             writeln!(out, "index,label").map_err(failed)?;
             for prediction in predictions {
-                writeln!(out, "{},{}", prediction.index, prediction.label).map_err(failed)?;
+                let label = known(prediction).map_or(String::new(), |label| label.to_string());
+                writeln!(out, "{},{label}", prediction.index).map_err(failed)?;
             }
         }
         (TableFormat::Json, None) => {
             let classes = predictions.first().map_or(0, |first| first.scores.len());
-            let rows = predictions.iter().map(|one| json!({ "index": one.index, "label": one.label }));
+            let rows = predictions.iter().map(|one| json!({ "index": one.index, "label": known(one) }));
             let rows: Vec<_> = rows.collect();
             writeln!(out, "{}", json!({ "classes": classes, "predictions": rows })).map_err(failed)?;
         }
@@ -150,6 +156,14 @@ mod tests {
         assert_eq!(json["predictions"][1], json!({ "index": 1, "label": 1 }));
         let json: serde_json::Value = serde_json::from_slice(&table(TableFormat::Json, Some(2))).unwrap();
         assert_eq!(json["predictions"][0]["scores"], json!([0.13, -1.0]));
+        let undecided = [Prediction { index: 0, label: u16::MAX, scores: vec![0.0; 2] }];
+        let told = [TableFormat::Csv, TableFormat::Json].map(|format| {
+            let mut out = Vec::new();
+            table_into(&mut out, &undecided, format, None).unwrap();
+            text(out)
+        });
+        assert_eq!(told[0], "index,label\n0,\n");
+        assert!(told[1].contains(r#"{"index":0,"label":null}"#), "{}", told[1]);
         assert!(table(TableFormat::Npy, Some(0)).len() > table(TableFormat::Npy, None).len());
     }
 }

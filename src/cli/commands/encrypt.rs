@@ -26,6 +26,11 @@ pub fn run(args: &EncryptArgs, context: &Context) -> Result<Report, CliError> {
     if exact::serves(&args.model)? {
         return exact::encrypt(args, context);
     }
+    if args.labels_only {
+        let (used_on, expected) =
+            ("a model of the engine ckks", "a model of the exact engine, which can compare scores");
+        return Err(CliError::Option { option: "--labels-only", used_on, expected });
+    }
     let package = ModelPackage::open(&args.model)?;
     let limit = args.limit.map(usize::from);
     let set = images::load(&args.images, None, Split::Test, limit, &package.network.input)?;

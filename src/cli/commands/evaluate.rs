@@ -22,6 +22,10 @@ pub fn run(args: &EvaluateArgs, context: &Context) -> Result<Report, CliError> {
     if exact::serves(&args.model)? {
         return exact::evaluate(args, context);
     }
+    if args.labels_only {
+        let (used_on, expected) = ("a model of the engine ckks", "a model of the exact engine");
+        return Err(CliError::Option { option: "--labels-only", used_on, expected });
+    }
     let package = ModelPackage::open(&args.model)?;
     let (network, circuit) = (&package.network, &package.circuit);
     let set = images::load(&args.images, args.labels.as_deref(), Split::Test, None, &network.input)?;

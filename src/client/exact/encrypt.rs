@@ -13,8 +13,8 @@ use super::{BATCH_IMAGES, ExactSetup, batch_shape, key_shape};
 use crate::client::encrypt::{check_model_id, digest, fresh_id, too_many_batches, write_manifest};
 use crate::client::outputs::Outputs;
 use crate::client::{ClientError, RequestSigning};
-use crate::exact::ExactError;
 use crate::exact::secret::{EncryptedImage, SecretKey};
+use crate::exact::{Answer, ExactError, Noise};
 use crate::format::ciphertexts::{BatchPlace, EncryptionKind};
 use crate::format::lwe::{self, LweImages};
 use crate::format::{EngineKind, TablePackage};
@@ -48,6 +48,8 @@ pub struct ExactEncryptRequest<'a> {
     pub queue: Option<&'a Terms>,
     /// Signs the manifest.
     pub signing: Option<RequestSigning<'a>>,
+    /// What the results are to say.
+    pub answer: Answer,
 }
 
 /// What encryption did.
@@ -89,6 +91,7 @@ pub fn encrypt(request: &ExactEncryptRequest<'_>, progress: &(dyn Fn() + Sync)) 
     let model = request.model;
     let circuit = &model.circuit;
     request.images.expect_shape(circuit.input_shape)?;
+    Noise::of(circuit).check_answer(circuit, request.answer)?;
     let count = request.limit.map_or(usize::MAX, NonZeroUsize::get).min(request.images.count);
     let setup = ExactSetup::new(model)?;
     let key = setup.read_secret(request.key_path, None)?;
@@ -148,7 +151,12 @@ pub fn encrypt(request: &ExactEncryptRequest<'_>, progress: &(dyn Fn() + Sync)) 
         images: images.len() as u64,
         slots: BATCH_IMAGES as u32,
         receipt: "receipt.json".to_owned(),
-        options: std::collections::BTreeMap::new(),
+        options: request
+            .answer
+            .option()
+            .map(|value| (Answer::OPTION.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect(),
         queue: request.queue.filter(|terms| !terms.is_empty()).cloned(),
         model: ModelRef { name: setup.model_name.clone(), digest: model_digest, path: Some("model.nsm".to_owned()) },
         eval_key: FileRef { path: "eval.key".to_owned(), digest: eval_key_digest },

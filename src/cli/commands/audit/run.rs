@@ -15,7 +15,7 @@ use crate::cli::report::{Align, Table, human_bytes, human_duration, percent};
 use crate::cli::sheet::{Sheet, Tile};
 use crate::client::{self, ClientError, DecryptRequest};
 use crate::exact::secret::SecretKey;
-use crate::exact::{Engine, ExactError, Noise};
+use crate::exact::{Answer, Engine, ExactError, Noise};
 use crate::format::{ModelPackage, TablePackage};
 use crate::net::sample::Random;
 use crate::plan::Requirements;
@@ -71,7 +71,7 @@ pub fn run(args: &AuditArgs, context: &Context) -> Result<Report, CliError> {
     let key_bytes = 8 * (key.bootstrap.len() + key.keyswitch.len()) as u64;
     let engine = Engine::new(package.circuit.clone(), &key, context.threads.get()).map_err(exact_error)?;
     drop(key);
-    let estimate_secs = engine.image_secs() * images.len() as f64;
+    let estimate_secs = engine.image_secs(Answer::Scores) * images.len() as f64;
     context.progress.end();
     let limit_secs = (60 * args.time_limit) as f64;
     if estimate_secs > limit_secs && !args.yes {
@@ -92,7 +92,7 @@ pub fn run(args: &AuditArgs, context: &Context) -> Result<Report, CliError> {
         let bytes: Vec<u8> = values.iter().enumerate().map(|(entry, &value)| input.byte(entry, value)).collect();
         let bytes = Zeroizing::new(bytes);
         let encrypted = secret.encrypt(&package.circuit, &bytes).map_err(exact_error)?;
-        let results = engine.run(&encrypted.seeds, &encrypted.bodies, &|| context.progress.advance(1));
+        let results = engine.run(&encrypted.seeds, &encrypted.bodies, Answer::Scores, &|| context.progress.advance(1));
         let sums = secret.decrypt(&package.circuit, &results.map_err(exact_error)?).map_err(exact_error)?;
         let trace = package.circuit.trace(&bytes)?;
         let label = |sums: &[i64]| argmax(&package.circuit.scores(sums)).unwrap_or(0) as u16;
@@ -102,7 +102,7 @@ pub fn run(args: &AuditArgs, context: &Context) -> Result<Report, CliError> {
             polynomial: labels.get(image as usize).map_or(0, |prediction| prediction.label),
             exact,
             oracle: label(&trace.logits),
-            explained: noise.odds(&package.circuit, &trace).explains(&trace.logits, exact.into()),
+            explained: noise.odds(&package.circuit, &trace).explains(&trace.logits, exact.into(), Answer::Scores),
             bytes,
         });
     }

@@ -30,7 +30,10 @@ pub(in crate::cli::commands) fn evaluate(args: &EvaluateArgs, context: &Context)
     let found = tables::Tally::of(&readings, truth);
     let count = set.count as u64;
     let integer: Vec<u16> = readings.iter().map(tables::Reading::integer_label).collect();
-    let explains = |image: usize, label: u16| readings[image].may_be.get(usize::from(label)) == Some(&true);
+    let explains = |image: usize, label: u16| match args.labels_only {
+        true => readings[image].may_be_told(label),
+        false => readings[image].may_be.get(usize::from(label)) == Some(&true),
+    };
     let explains: Option<&dyn Fn(usize, u16) -> bool> = if cfg!(feature = "exact") { Some(&explains) } else { None };
     let held = args.decrypted.as_deref().map(|path| Held::read(path, truth, &integer, explains)).transpose()?;
 

@@ -13,7 +13,7 @@ use crate::cli::error::CliError;
 use crate::cli::images;
 use crate::cli::report::{Align, Table, human_bytes, human_duration, human_rate};
 use crate::client::exact::{self, ExactEncryptRequest};
-use crate::exact::PARAMETERS;
+use crate::exact::{Answer, PARAMETERS};
 use crate::format::TablePackage;
 
 /// Makes the keys; never replaces any.
@@ -77,6 +77,7 @@ pub(in crate::cli::commands) fn encrypt(args: &EncryptArgs, context: &Context) -
         tenant: args.tenant.as_deref(),
         queue: Some(&asked.terms),
         signing: asked.signing(),
+        answer: if args.labels_only { Answer::Label } else { Answer::Scores },
     };
     let done = exact::encrypt(&request, &|| context.progress.advance(1))?;
     context.progress.end();
@@ -95,7 +96,10 @@ pub(in crate::cli::commands) fn encrypt(args: &EncryptArgs, context: &Context) -
     table.row(["images", &format!("{images} in {} batch(es) of at most {}", done.batches, done.slots)]);
     let each = human_bytes(done.upload_bytes / images.max(1));
     table.row(["upload", &format!("{}, {each} an image", human_bytes(done.upload_bytes))]);
-    let bootstraps = images * package.circuit.neurons() as u64;
+    let each = package.circuit.neurons() + request.answer.bootstraps(package.circuit.classes());
+    let bootstraps = images * each as u64;
+    let told = if args.labels_only { "labels" } else { "scores" };
+    table.row(["results tell", told]);
     table.row(["work", &format!("{bootstraps} bootstraps")]);
     table.row(["time", &format!("{} ({})", human_duration(elapsed), human_rate(images, elapsed, "images"))]);
     Ok(Report {
@@ -111,6 +115,7 @@ pub(in crate::cli::commands) fn encrypt(args: &EncryptArgs, context: &Context) -
             "images": images,
             "batches": done.batches,
             "slots": done.slots,
+            "results": told,
             "bootstraps": bootstraps,
             "upload_bytes": done.upload_bytes,
             "upload_bytes_per_image": done.upload_bytes as f64 / images as f64,
@@ -129,6 +134,11 @@ pub(in crate::cli::commands) fn decrypt(args: &DecryptArgs, context: &Context) -
     let worker_keys = verify::worker_keys(&args.worker_key)?;
     let done = exact::decrypt(&args.key, &args.job, None, worker_keys.as_ref(), &|| context.progress.advance(1))?;
     context.progress.end();
+    let labels_only = done.answer == Answer::Label;
+    if labels_only && args.scores {
+        let (used_on, expected) = ("a job of labels only", "a job whose results tell scores");
+        return Err(CliError::Option { option: "--scores", used_on, expected });
+    }
     let bits = -(4.0 * done.score_deviation).log2();
     let limit = (bits * std::f64::consts::LOG10_2).floor().clamp(0.0, 9.0) as u8;
     let decimals = args.digits.unwrap_or(limit);
@@ -146,8 +156,10 @@ pub(in crate::cli::commands) fn decrypt(args: &DecryptArgs, context: &Context) -
     table.row(["images", &images.to_string()]);
     table.row(["receipt's signature", &verify::told(&done.receipt_signed)]);
     let (signature, signed_by) = verify::signed(&done.receipt_signed);
-    table.row(["noise of a score", &format!("{:.3} (one deviation)", done.score_deviation)]);
-    table.row(["too close to tell", &format!("{} image(s)", done.too_close.len())]);
+    let noise = if labels_only { "noise of a comparison" } else { "noise of a score" };
+    table.row([noise, &format!("{:.3} (one deviation)", done.score_deviation)]);
+    let close = if labels_only { "undecided" } else { "too close to tell" };
+    table.row([close, &format!("{} image(s)", done.too_close.len())]);
     table.row(["time", &format!("{} ({})", human_duration(elapsed), human_rate(images, elapsed, "images"))]);
     Ok(Report {
         text: table.to_string(),
@@ -159,6 +171,7 @@ pub(in crate::cli::commands) fn decrypt(args: &DecryptArgs, context: &Context) -
             "plan_id": done.plan_id,
             "images": images,
             "batches": done.batches,
+            "results": if labels_only { "labels" } else { "scores" },
             "score_deviation": done.score_deviation,
             "decimals": args.scores.then_some(decimals),
             "too_close": done.too_close,
