@@ -188,6 +188,12 @@ fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
     fs::remove_file(bench.path("job/receipt.json")).unwrap();
     bench.run("job", 1).unwrap();
     assert_eq!(fs::read(bench.path("job/batch-0000.out.nsc")).unwrap(), first);
+    // Nor on the process.
+    fs::remove_file(bench.path("job/receipt.json")).unwrap();
+    let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_nightshift-worker"));
+    let ended = worker.arg("run").arg(bench.path("job/job.toml")).args(["--threads", "1"]).output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(fs::read(bench.path("job/batch-0000.out.nsc")).unwrap(), first);
 }
 
 #[test]
@@ -231,7 +237,7 @@ fn a_job_of_labels_only_tells_labels_and_is_taken_for_nothing_else() {
     fs::remove_file(bench.path("job/receipt.json")).unwrap();
     let refused = bench.run("job", 1).unwrap_err();
     assert_eq!(refused.exit_code(), ExitCode::BadData);
-    assert!(refused.to_string().contains("options.answer: found secret"), "{refused}");
+    assert!(refused.to_string().contains("options.answer: secret, expected"), "{refused}");
 }
 
 #[test]
