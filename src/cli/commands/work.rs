@@ -47,7 +47,11 @@ pub fn run(args: &WorkArgs, context: &Context) -> Result<Report, CliError> {
         (None, None) => u64::MAX,
     };
     let scratch_folder = scratch.folder().to_owned();
-    let capacity = move || Capacity { memory_bytes, scratch_bytes: free_bytes(&scratch_folder).unwrap_or(u64::MAX) };
+    let capacity = move || Capacity {
+        memory_bytes,
+        scratch_bytes: free_bytes(&scratch_folder).unwrap_or(u64::MAX),
+        engines: &[jobs::manifest::ENGINE],
+    };
     let name = args.name.clone().unwrap_or_else(default_name);
     tracing::info!(worker = name, memory = human_bytes(memory_bytes), scratch = %scratch.folder().display(), "working");
     let until = match (args.once, args.drain) {
