@@ -2,11 +2,21 @@
 //! happens when a file is not what it should be. Real parameters, real files, nothing mocked.
 #![cfg(feature = "exact")]
 
+#[path = "exact/queue.rs"]
+mod queue;
+#[path = "fleet/toy.rs"]
+#[expect(dead_code, reason = "a part of what the fleet's tests need")]
+mod toy;
+#[path = "fleet/workers.rs"]
+#[expect(dead_code, reason = "a part of what the fleet's tests need")]
+mod workers;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use jobs::manifest::Terms;
 use jobs::trust::Signed;
 use jobs::{ExitCode, Receipt, SigningKey, TrustedKeys, manifest};
 use nightshift::client::exact::{self, ExactDecrypted, ExactEncryptRequest};
@@ -27,19 +37,29 @@ const CLASSES: usize = 4;
 
 /// Convolution, average pool, ReLU, dense: 8 neurons.
 fn network() -> Network {
+    network_of(2, 2)
+}
+
+/// Of so many channels, pooled over squares of so many pixels of the convolution's 4 x 4.
+fn network_of(channels: usize, pool: usize) -> Network {
+    let neurons = channels * (4 / pool).pow(2);
     let mut random = Random::new(3);
     let mut tensor =
         |len: usize, size: f64| -> Vec<f32> { (0..len).map(|_| (random.signed() * size) as f32).collect() };
     let convolution = Op::Conv2d {
-        weight: tensor(2 * 9, 0.6),
-        weight_shape: [2, 1, 3, 3],
-        bias: tensor(2, 0.3),
+        weight: tensor(channels * 9, 0.6),
+        weight_shape: [channels, 1, 3, 3],
+        bias: tensor(channels, 0.3),
         stride: 1,
         padding: [0; 4],
         groups: 1,
     };
-    let dense = Op::Dense { weight: tensor(CLASSES * 8, 0.8), weight_shape: [CLASSES, 8], bias: tensor(CLASSES, 0.3) };
-    let ops = [convolution, Op::AvgPool2d { kernel: 2, stride: 2 }, Op::Relu, Op::Flatten, dense];
+    let dense = Op::Dense {
+        weight: tensor(CLASSES * neurons, 0.8),
+        weight_shape: [CLASSES, neurons],
+        bias: tensor(CLASSES, 0.3),
+    };
+    let ops = [convolution, Op::AvgPool2d { kernel: pool, stride: pool }, Op::Relu, Op::Flatten, dense];
     let named = ops.into_iter().enumerate().map(|(index, op)| Layer { name: format!("{index} {}", op.kind()), op });
     let input = InputSpec { shape: [1, SIDE, SIDE], mean: vec![0.5], std: vec![0.29] };
     Network { name: "small-relu".to_owned(), dataset: "random".to_owned(), input, layers: named.collect() }
@@ -67,7 +87,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let network = network();
+        let bench = Self::of(network());
+        assert_eq!(bench.model.circuit.neurons(), 8);
+        bench
+    }
+
+    fn of(network: Network) -> Self {
         let set = images(500, 1);
         let Pixels::Bytes(bytes) = &set.pixels else { unreachable!("made of bytes") };
         let entries = SIDE * SIDE;
@@ -75,7 +100,6 @@ impl Bench {
         let x = x.map(|&byte| (f64::from(byte) / 255.0 - 0.5) / 0.29).collect();
         let options = TableOptions { bits: 5, input_weight_bits: 10, margin: 0.1, output_noise: Noise::bootstrapped() };
         let (circuit, _) = quantise(&network, &Calibration { images: set.count, x }, &options).unwrap();
-        assert_eq!(circuit.neurons(), 8);
         let folder = tempfile::tempdir().unwrap();
         let model = TablePackage { network, circuit, provenance: BTreeMap::new() };
         model.write(&folder.path().join("model.nsm")).unwrap();
@@ -89,14 +113,21 @@ impl Bench {
     }
 
     fn encrypt(&self, set: &ImageSet, job: &str) {
-        self.encrypt_asking(set, job, Answer::Scores, None);
+        self.encrypt_asking(set, job, Answer::Scores, None, None);
     }
 
     fn encrypt_signed(&self, set: &ImageSet, job: &str, signing: Option<RequestSigning<'_>>) {
-        self.encrypt_asking(set, job, Answer::Scores, signing);
+        self.encrypt_asking(set, job, Answer::Scores, signing, None);
     }
 
-    fn encrypt_asking(&self, set: &ImageSet, job: &str, answer: Answer, signing: Option<RequestSigning<'_>>) {
+    fn encrypt_asking(
+        &self,
+        set: &ImageSet,
+        job: &str,
+        answer: Answer,
+        signing: Option<RequestSigning<'_>>,
+        queue: Option<&Terms>,
+    ) {
         let request = ExactEncryptRequest {
             key_path: &self.path("keys/secret.key"),
             model_path: &self.path("model.nsm"),
@@ -108,7 +139,7 @@ impl Bench {
             limit: None,
             created: "2026-01-01T00:00:00Z",
             tenant: None,
-            queue: None,
+            queue,
             signing,
             answer,
         };
@@ -151,17 +182,12 @@ fn spoil(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-#[test]
-fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
-    let bench = Bench::new();
-    let set = images(10, 9);
-    bench.encrypt(&set, "job");
-    let report = bench.run("job", 2).unwrap();
-    assert_eq!((report.images, report.isa.as_str()), (10, "tfhe"));
-    let found = bench.decrypt("job").unwrap();
+/// Scores and labels are the oracle's, as far as noise can explain a difference; which labels the oracle gives.
+fn expect_oracle(bench: &Bench, set: &ImageSet, found: &ExactDecrypted) -> [bool; CLASSES] {
+    assert_eq!(found.predictions.len(), set.count);
     let circuit = &bench.model.circuit;
     let noise = Noise::of(circuit);
-    let bytes = exact::image_bytes(&set, &bench.model.network.input);
+    let bytes = exact::image_bytes(set, &bench.model.network.input);
     let mut seen = [false; CLASSES];
     for (prediction, image) in found.predictions.iter().zip(bytes.chunks_exact(SIDE * SIDE)) {
         let wanted = circuit.evaluate(image).unwrap();
@@ -179,6 +205,18 @@ fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
             "{prediction:?} {wanted:?}"
         );
     }
+    seen
+}
+
+#[test]
+fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
+    let bench = Bench::new();
+    let set = images(10, 9);
+    bench.encrypt(&set, "job");
+    let report = bench.run("job", 2).unwrap();
+    assert_eq!((report.images, report.isa.as_str()), (10, "tfhe"));
+    let found = bench.decrypt("job").unwrap();
+    let seen = expect_oracle(&bench, &set, &found);
     assert!(seen.iter().filter(|&&seen| seen).count() > 1, "{seen:?}");
 
     let receipt = Receipt::load(&bench.path("job/receipt.json")).unwrap();
@@ -200,7 +238,7 @@ fn labels_are_the_oracles_and_results_do_not_depend_on_threads() {
 fn a_job_of_labels_only_tells_labels_and_is_taken_for_nothing_else() {
     let bench = Bench::new();
     let set = images(6, 9);
-    bench.encrypt_asking(&set, "job", Answer::Label, None);
+    bench.encrypt_asking(&set, "job", Answer::Label, None, None);
     let report = bench.run("job", 2).unwrap();
     assert_eq!(report.images, 6);
     let found = bench.decrypt("job").unwrap();

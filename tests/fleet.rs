@@ -319,3 +319,61 @@ fn cancelled_while_it_runs_a_batch_is_stopped() {
     assert_eq!(record.summary.state, JobState::Cancelled);
     assert!(record.summary.done < 6, "{record:?}");
 }
+
+/// Payloads that no worker may look at: the engine is what the queue asks for first.
+#[cfg(not(feature = "exact"))]
+#[test]
+fn a_job_of_an_engine_that_this_build_lacks_is_left_to_a_worker_that_has_it() {
+    use std::sync::atomic::AtomicBool;
+
+    use jobs::queue::Needs;
+    use jobs::runner::{Compute, TaskFiles, Trouble};
+    use nightshift::ring::kernels::Kernel;
+    use nightshift::worker::{CHECKPOINT_AFTER, Fleet, FleetTrust, Machine};
+
+    let toy = Toy::fast();
+    let spool = Spool::new("");
+    let [other, good] = ["other", "good"].map(|name| toy.job(name, 2, Some(name), None));
+    let path = other.folder.join("job.toml");
+    let mut manifest = other.manifest.clone();
+    manifest.engine = "tfhe".to_owned();
+    std::fs::write(&path, manifest.to_toml("job.toml".as_ref()).unwrap()).unwrap();
+    // The client counts what its own engines need; a client that has this one enqueues.
+    let (found, said) = code("nightshift", &["submit", text(&other.folder), "--queue", &spool.url]);
+    assert_eq!(found, 78, "{said}");
+    assert!(said.contains("`exact`"), "{said}");
+    let loaded = manifest::load(&path).unwrap();
+    let needs = Needs { memory_bytes: 1, scratch_bytes: 1 << 30 };
+    jobs::submit::submit(&*spool.queue, &spool.store, &loaded, needs, &mut |_| {}).unwrap();
+    spool.submit(&good);
+    for _ in 0..6 {
+        assert_eq!(spool.work(&["--drain"]).0, 0);
+    }
+    spool.expect_done(&good);
+    let record = spool.record(&other);
+    assert_eq!((record.summary.state, &record.summary.failure), (JobState::Queued, &None), "{record:?}");
+    assert!(record.tasks.iter().all(|task| (task.epoch, task.attempts) == (0, 0)), "{record:?}");
+    let status = command("worker", &["status", "--queue", &spool.url, "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let engines: Vec<_> = status["jobs"].as_array().unwrap().iter().map(|job| &job["engine"]).collect();
+    assert_eq!(engines, ["ckks", "tfhe"]);
+
+    // Given one all the same, the fleet blames no job for its own build.
+    let machine = Machine { threads: 1, kernel: Kernel::detect(), memory_limit_bytes: None, rates: None };
+    let fleet = Fleet::new(machine, 1, CHECKPOINT_AFTER, FleetTrust::default());
+    let output = other.folder.join("out.nsc");
+    let files = TaskFiles {
+        manifest: &manifest,
+        manifest_path: &path,
+        index: 0,
+        model: &other.folder.join("model.nsm"),
+        eval_key: &other.folder.join("eval.key"),
+        input: &other.folder.join(&manifest.batches[0].input.path),
+        output: &output,
+        checkpoint: &other.folder.join("checkpoint"),
+        memory_bytes: 1 << 30,
+    };
+    let found = fleet.compute(&files, &AtomicBool::new(false));
+    let Err(Trouble::Retryable { reason, exit_code: ExitCode::Config }) = found else { panic!("{found:?}") };
+    assert!(reason.contains("engine tfhe"), "{reason}");
+}

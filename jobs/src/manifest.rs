@@ -72,7 +72,7 @@ pub struct JobManifest {
     pub batches: Vec<Batch>,
 }
 
-fn default_engine() -> String {
+pub(crate) fn default_engine() -> String {
     ENGINE.to_owned()
 }
 

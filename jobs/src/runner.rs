@@ -263,7 +263,7 @@ pub struct Parts {
     pub scratch: Scratch,
     /// How to work.
     pub options: Options,
-    /// What the machine has for tasks in all: memory at the start, scratch at the moment.
+    /// What the machine has for tasks in all: memory at the start, scratch at the moment, the program's engines.
     pub capacity: Box<dyn Fn() -> Capacity + Send + Sync>,
     /// Signals received: from the first on no task is claimed, from the second on none goes on.
     pub signals: Arc<AtomicUsize>,

@@ -44,12 +44,13 @@ pub fn submission(manifest: &JobManifest, manifest_stamp: FileStamp, needs: Need
         priority: terms.priority.unwrap_or(0),
         deadline_unix_ms: deadline.and_then(|since| u64::try_from(since.as_millis()).ok()),
         needs,
+        engine: manifest.engine.clone(),
         // A manifest that was checked has no more than a queue takes.
         tasks: u32::try_from(manifest.batches.len()).unwrap_or(u32::MAX),
     }
 }
 
-/// That a submission says what its manifest says: a queue is no place where a job's tenant, priority or deadline can change.
+/// That a submission says what its manifest says: a queue is no place where a job's tenant, engine, priority or deadline can change.
 ///
 /// # Errors
 /// [`JobsError::Field`] naming the first that differs.
@@ -62,6 +63,9 @@ pub(crate) fn expect_same_job(submission: &Submission, manifest: &JobManifest) -
     }
     if submission.idempotency_key != expected.idempotency_key {
         return differs("queue record, idempotency_key", submission.idempotency_key.clone(), expected.idempotency_key);
+    }
+    if submission.engine != expected.engine {
+        return differs("queue record, engine", submission.engine.clone(), expected.engine);
     }
     if submission.priority != expected.priority {
         return differs("queue record, priority", submission.priority.to_string(), expected.priority.to_string());

@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::{sample_manifest, write_job};
 use jobs::digest::stamp_file;
 use jobs::fetch::{Fetched, fetch};
+use jobs::manifest::{ENGINE, ENGINES};
 use jobs::queue::{Capacity, JobState, Needs, Queue};
 use jobs::receipt::{BatchReceipt, Cost, Outcome};
 use jobs::runner::{self, Compute, Computed, Event, Options, Parts, Scratch, Summary, TaskFiles, Trouble, Until};
@@ -88,7 +89,12 @@ impl Bench {
     }
 
     fn job(&self, name: &str, batches: usize) -> LoadedJob {
+        self.job_for(ENGINE, name, batches)
+    }
+
+    fn job_for(&self, engine: &str, name: &str, batches: usize) -> LoadedJob {
         let mut manifest = sample_manifest(&vec![1; batches]);
+        manifest.engine = engine.to_owned();
         manifest.tenant = Some(name.to_owned());
         manifest.options.clear();
         manifest.queue.as_mut().unwrap().deadline = None;
@@ -113,7 +119,7 @@ impl Bench {
             compute,
             scratch: Scratch::open(&self.path("scratch")).unwrap(),
             options,
-            capacity: Box::new(|| Capacity { memory_bytes: 10_000, scratch_bytes: 1 << 30 }),
+            capacity: Box::new(|| Capacity { memory_bytes: 10_000, scratch_bytes: 1 << 30, engines: &ENGINES }),
             signals: Arc::default(),
             observe: Box::new(|_| {}),
         }
@@ -196,15 +202,32 @@ fn the_machine_s_trouble_ends_the_worker_and_costs_the_job_nothing() {
 }
 
 #[test]
+fn a_job_waits_for_a_worker_that_has_its_engine() {
+    let bench = Bench::new();
+    let (other, job) = (bench.job_for(ENGINES[1], "other", 2), bench.job("a", 1));
+    let toy = Toy::new(|_, _| Ok(()));
+    let mut parts = bench.parts(toy.clone(), Until::Empty);
+    parts.capacity = Box::new(|| Capacity { memory_bytes: 10_000, scratch_bytes: 1 << 30, engines: &[ENGINE] });
+    assert_eq!(runner::run(parts).unwrap(), Summary { done: 1, ..Summary::default() });
+    expect_results(&bench, &job);
+    let record = bench.queue.get(job_id_of(other.manifest())).unwrap().unwrap();
+    assert_eq!(record.summary.state, JobState::Queued);
+    assert!(record.tasks.iter().all(|task| (task.epoch, task.attempts) == (0, 0)), "{record:?}");
+    assert_eq!(bench.drain(toy), Summary { done: 2, ..Summary::default() });
+    expect_results(&bench, &other);
+}
+
+#[test]
 fn a_queue_record_that_does_not_say_what_the_manifest_says_is_refused() {
     let bench = Bench::new();
     let job = bench.job("honest", 1);
     type Change = fn(&mut jobs::queue::Submission);
-    let changes: [(Change, &str); 4] = [
+    let changes: [(Change, &str); 5] = [
         (|s| s.priority = 100, "priority"),
         (|s| s.deadline_unix_ms = Some(i64::MAX as u64), "deadline"),
         (|s| s.tasks = 7, "tasks"),
         (|s| s.idempotency_key = "another".to_owned(), "idempotency_key"),
+        (|s| s.engine = ENGINES[1].to_owned(), "engine"),
     ];
     for (number, (change, word)) in changes.into_iter().enumerate() {
         let mut manifest = job.manifest().clone();

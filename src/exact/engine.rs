@@ -33,6 +33,26 @@ const RESULT_SHIFT: u32 = 64 - 8 * RESULT_BYTES as u32;
 /// Neurons whose tables a thread rotates together, at most: 64 kB each, within a core's second-level cache.
 const GROUP: usize = 8;
 
+/// Seconds that an image should take.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageSecs {
+    /// Its scores.
+    scores: f64,
+    /// The comparisons for its label.
+    comparisons: f64,
+}
+
+impl ImageSecs {
+    /// For what is asked.
+    #[must_use]
+    pub fn of(self, answer: Answer) -> f64 {
+        match answer {
+            Answer::Scores => self.scores,
+            Answer::Label => self.scores + self.comparisons,
+        }
+    }
+}
+
 /// A circuit, a key and threads.
 pub struct Engine {
     circuit: TableCircuit,
@@ -133,7 +153,7 @@ impl Engine {
     /// Seconds that an image should take, from a few groups of each stage's neurons on every thread, done here. A comparison for the label
     /// takes what a bootstrap of the last stage does.
     #[must_use]
-    pub fn image_secs(&self, answer: Answer) -> f64 {
+    pub fn image_secs(&self) -> ImageSecs {
         const GROUPS: usize = 2;
         let degree = PARAMETERS.polynomial_size;
         // The time does not depend on what is in a ciphertext.
@@ -146,18 +166,18 @@ impl Engine {
             let rows = stage.rows.len();
             let some = rows.min(GROUPS * GROUP * self.pool.current_num_threads());
             if index == 0 {
-                drop(self.stage(index, &made.inputs(), some.div_ceil(GROUPS), answer, &|| {}));
+                drop(self.stage(index, &made.inputs(), some.div_ceil(GROUPS), Answer::Scores, &|| {}));
             }
             let since = Instant::now();
-            drop(self.stage(index, &made.inputs(), some, answer, &|| {}));
+            drop(self.stage(index, &made.inputs(), some, Answer::Scores, &|| {}));
             bootstrap_secs = since.elapsed().as_secs_f64() / some.max(1) as f64;
             secs += bootstrap_secs * rows as f64;
             made.values = vec![made_up.clone(); rows];
         }
         let since = Instant::now();
         drop(self.pool.install(|| self.results(&made)));
-        let compared = answer.bootstraps(self.circuit.classes());
-        secs + since.elapsed().as_secs_f64() + bootstrap_secs * compared as f64
+        let compared = Answer::Label.bootstraps(self.circuit.classes());
+        ImageSecs { scores: secs + since.elapsed().as_secs_f64(), comparisons: bootstrap_secs * compared as f64 }
     }
 
     /// Neurons that are rotated together in a stage of so many: all threads should have some.

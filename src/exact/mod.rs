@@ -17,7 +17,7 @@ mod parameters;
 pub mod secret;
 
 pub use answer::Answer;
-pub use engine::Engine;
+pub use engine::{Engine, ImageSecs};
 pub use error::ExactError;
 pub use keys::{EvaluationKey, MaskSeed};
 pub use noise::{Noise, Odds};

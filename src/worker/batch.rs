@@ -30,7 +30,7 @@ pub struct BatchWork<'a> {
     pub input_path: &'a Path,
     /// Where the encrypted logits go.
     pub output_path: &'a Path,
-    /// Where its state is kept while it is worked on.
+    /// Where its state is kept while it is worked on; the exact engine keeps none.
     pub checkpoint: CheckpointPlace<'a>,
 }
 

@@ -2,7 +2,7 @@
 //! claimed, and what becomes of a failure, the runner decides (`jobs::runner`); this says which kind of failure it is.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jobs::receipt::Cost;
@@ -14,7 +14,8 @@ use jobs::{Digest, ExitCode, JobsError, SigningKey, TrustedKeys, manifest};
 use super::batch::BatchWork;
 use super::checkpoint::CheckpointPlace;
 use super::memory::peak_bytes;
-use super::prepared::{Machine, Planned, Prepared, check_own_limit};
+use super::prepared::Machine;
+use super::ready::Ready;
 use super::{CODE_COMMIT, Trust, WorkerError};
 use crate::engine::EngineError;
 
@@ -25,7 +26,7 @@ type Pair = (Digest, Digest);
 pub struct Fleet {
     machine: Machine,
     /// The last ones used come last.
-    ready: Mutex<Vec<(Pair, Arc<Prepared>)>>,
+    ready: Mutex<Vec<(Pair, Ready)>>,
     /// How many are kept.
     kept: usize,
     checkpoint_after: Duration,
@@ -62,34 +63,29 @@ impl Fleet {
     }
 
     /// The task's model and key, made ready now or before, held against its manifest.
-    fn prepared(&self, files: &TaskFiles<'_>) -> Result<Arc<Prepared>, WorkerError> {
+    fn ready(&self, files: &TaskFiles<'_>) -> Result<Ready, WorkerError> {
         let manifest = files.manifest;
         let pair = (manifest.model.digest, manifest.eval_key.digest);
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = ready.iter().position(|(known, _)| *known == pair).map(|at| ready.remove(at).1);
-        let prepared = match found {
-            Some(prepared) => prepared,
+        let mut kept = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().position(|(known, _)| *known == pair).map(|at| kept.remove(at).1);
+        let ready = match found {
+            Some(ready) => ready,
             None => {
                 // The oldest goes first, so that there is room for the new one.
-                let surplus = (ready.len() + 1).saturating_sub(self.kept);
-                ready.drain(..surplus);
-                let planned = Planned::open(files.model, &self.machine)?;
-                planned.expect(manifest)?;
-                check_free(files, planned.cost().peak_bytes)?;
-                Arc::new(planned.with_key(files.eval_key, &manifest.key_id)?)
+                let surplus = (kept.len() + 1).saturating_sub(self.kept);
+                kept.drain(..surplus);
+                Ready::make(files, &self.machine)?
             }
         };
-        ready.push((pair, Arc::clone(&prepared)));
-        prepared.expect(manifest)?;
-        check_free(files, prepared.cost().peak_bytes)?;
-        Ok(prepared)
+        kept.push((pair, ready.clone()));
+        ready.expect(files)?;
+        Ok(ready)
     }
 
     fn evaluate(&self, files: &TaskFiles<'_>, stop: &AtomicBool) -> Result<Computed, WorkerError> {
         let start = Instant::now();
         self.admit(files)?;
-        files.manifest.refuse_unknown_options(&[])?;
-        let prepared = self.prepared(files)?;
+        let ready = self.ready(files)?;
         let work = BatchWork {
             job_id: &files.manifest.job_id,
             index: files.index,
@@ -98,21 +94,16 @@ impl Fleet {
             output_path: files.output,
             checkpoint: CheckpointPlace { path: files.checkpoint, after: self.checkpoint_after },
         };
-        let batch = prepared.run_batch(&work, stop, &|_| {})?;
-        let cost = prepared.cost();
+        let batch = ready.run_batch(files.manifest, &work, stop)?;
         Ok(Computed {
-            predicted: Cost {
-                elapsed_secs: cost.batch_secs,
-                peak_bytes: cost.peak_bytes,
-                output_bytes: cost.result_bytes,
-            },
+            predicted: ready.cost(files),
             measured: Cost {
                 elapsed_secs: start.elapsed().as_secs_f64(),
                 peak_bytes: peak_bytes(),
                 output_bytes: batch.output_stamp.bytes,
             },
             batch,
-            isa: self.machine.kernel.name().to_owned(),
+            isa: ready.isa(&self.machine).to_owned(),
             threads: self.machine.threads as u32,
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             code_commit: CODE_COMMIT.map(str::to_owned),
@@ -130,15 +121,6 @@ impl Compute for Fleet {
     }
 }
 
-/// The plan's own figure against what the worker has left for the task.
-fn check_free(files: &TaskFiles<'_>, needed_bytes: u64) -> Result<(), WorkerError> {
-    check_own_limit(files.manifest, needed_bytes)?;
-    if needed_bytes <= files.memory_bytes {
-        return Ok(());
-    }
-    Err(WorkerError::Memory { needed_bytes, limit_bytes: files.memory_bytes, limit: "free on this worker" })
-}
-
 /// Whose trouble an error is: the job's, once and for all; this attempt's; or this machine's.
 fn trouble(error: &WorkerError, files: &TaskFiles<'_>) -> Trouble {
     let (reason, exit_code) = (error.to_string(), error.exit_code());
@@ -148,8 +130,8 @@ fn trouble(error: &WorkerError, files: &TaskFiles<'_>) -> Trouble {
         WorkerError::Memory { needed_bytes, .. } if own_limit.is_some_and(|limit| *needed_bytes > limit) => {
             Trouble::Permanent { reason, exit_code }
         }
-        // A larger machine may come by.
-        WorkerError::Memory { .. } => Trouble::Retryable { reason, exit_code },
+        // A larger machine may come by, or one with the engine: claims leave its tasks alone (`ENGINES`), so this is a runner's mistake.
+        WorkerError::Memory { .. } | WorkerError::NoExactEngine => Trouble::Retryable { reason, exit_code },
         WorkerError::Jobs(
             JobsError::Unsigned { .. }
             | JobsError::Untrusted { .. }

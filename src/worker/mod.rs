@@ -15,14 +15,18 @@ mod fleet;
 mod memory;
 mod prepared;
 pub mod rates;
+mod ready;
 mod run;
 mod trust;
 
 pub use batch::BatchWork;
 pub use checkpoint::{CHECKPOINT_AFTER, CheckpointPlace};
 pub use error::WorkerError;
+#[cfg(feature = "exact")]
+pub use exact::{ExactPlanned, ExactPrepared};
 pub use fleet::{Fleet, FleetTrust};
 pub use memory::{available_bytes, free_bytes, peak_bytes};
 pub use prepared::{Machine, Planned, Prepared};
+pub use ready::ENGINES;
 pub use run::{RunReport, RunRequest, WorkerEvent, run, run_trusted};
 pub use trust::{CODE_COMMIT, Trust};

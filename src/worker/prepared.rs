@@ -161,7 +161,7 @@ fn expect(manifest: &JobManifest, plan_id: &str, slots: usize, model_name: &str)
     same("model name", &manifest.model.name, model_name)
 }
 
-fn same(what: &'static str, found: &str, expected: &str) -> Result<(), WorkerError> {
+pub(super) fn same(what: &'static str, found: &str, expected: &str) -> Result<(), WorkerError> {
     if found == expected {
         return Ok(());
     }

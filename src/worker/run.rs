@@ -272,7 +272,7 @@ fn evaluate_ahead<'scope>(
 }
 
 /// `.NAME.checkpoint` in the folder of the results.
-fn checkpoint_beside(output_path: &Path) -> PathBuf {
+pub(super) fn checkpoint_beside(output_path: &Path) -> PathBuf {
     let name = output_path.file_name().unwrap_or_default().to_string_lossy();
     output_path.with_file_name(format!(".{name}.checkpoint"))
 }

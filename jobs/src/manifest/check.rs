@@ -13,9 +13,7 @@ const OPTION_LIMIT_BYTES: usize = 1024;
 
 pub(super) fn check_manifest(manifest: &JobManifest) -> Result<()> {
     exactly("schema", &manifest.schema, SCHEMA)?;
-    if !ENGINES.contains(&manifest.engine.as_str()) {
-        return Err(JobsError::field("engine", format_args!("{:?}", manifest.engine), format!("one of {ENGINES:?}")));
-    }
+    check_engine(&manifest.engine)?;
     check_job_id("job_id", &manifest.job_id)?;
     if let Some(tenant) = &manifest.tenant {
         check_name("tenant", tenant)?;
@@ -48,6 +46,13 @@ pub(super) fn check_own_name(manifest: &JobManifest, path: &Path) -> Result<()> 
             first: "the manifest or its signature".to_owned(),
         }),
     }
+}
+
+pub(crate) fn check_engine(engine: &str) -> Result<()> {
+    if ENGINES.contains(&engine) {
+        return Ok(());
+    }
+    Err(JobsError::field("engine", format_args!("{engine:?}"), format!("one of {ENGINES:?}")))
 }
 
 fn check_batches(manifest: &JobManifest) -> Result<()> {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::digest::{Digest, FileStamp};
 use crate::exit::ExitCode;
+use crate::manifest::{ENGINE, ENGINES};
 
 mod endings;
 mod leases;
@@ -62,7 +63,7 @@ pub fn run_all<'a>(new_yard: impl Fn(&str) -> Box<dyn Yard + 'a>) {
 }
 
 /// A machine that any task fits.
-const LARGE: Capacity = Capacity { memory_bytes: u64::MAX, scratch_bytes: u64::MAX };
+const LARGE: Capacity = Capacity { memory_bytes: u64::MAX, scratch_bytes: u64::MAX, engines: &ENGINES };
 
 fn job(tenant: &str, key: &str, tasks: u32) -> Submission {
     Submission {
@@ -72,6 +73,7 @@ fn job(tenant: &str, key: &str, tasks: u32) -> Submission {
         priority: 0,
         deadline_unix_ms: None,
         needs: Needs { memory_bytes: 100, scratch_bytes: 10 },
+        engine: ENGINE.to_owned(),
         tasks,
     }
 }

@@ -2,7 +2,7 @@
 //! anybody computes. The database's clock is the only one. A job's row is locked before those of its tasks wherever both change,
 //! so that calls wait for each other and never in a circle; claims lock one task's row and skip locked ones.
 //!
-//! Payloads lie in an object store. Tables and their meaning: `postgres/schema.sql`.
+//! Payloads lie in an object store. Tables and their meaning: `postgres/schema.sql`, and `schema-2.sql` for what came later.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,8 +23,8 @@ mod claim;
 mod end;
 mod rows;
 
-/// The version of the tables that this program knows.
-const SCHEMA_VERSION: i32 = 1;
+/// What makes each version of the tables of the one before it, the first of nothing. This program knows the last.
+const SCHEMA: [&str; 2] = [include_str!("postgres/schema.sql"), include_str!("postgres/schema-2.sql")];
 /// The lock under which the tables are made: any number that nobody else uses.
 const SCHEMA_LOCK: i64 = 0x6e69_6768_7473_6869;
 /// Connections of one process.
@@ -93,7 +93,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Makes the tables if they are not there, one process at a time.
+/// Makes the tables if they are not there, and those of an earlier version the last one's; one process at a time.
 async fn prepare(pool: &PgPool) -> Result<()> {
     let doing = "making its tables";
     let mut connection = pool.acquire().await.map_err(database(doing))?;
@@ -105,16 +105,20 @@ async fn prepare(pool: &PgPool) -> Result<()> {
         .map_err(database(doing))?;
     let table = "SELECT to_regclass('nightshift_schema') IS NOT NULL AS is_there";
     let row = sqlx::query(table).fetch_one(&mut *tx).await.map_err(database(doing))?;
-    if !row.try_get::<bool, _>("is_there").map_err(database(doing))? {
-        sqlx::raw_sql(include_str!("postgres/schema.sql")).execute(&mut *tx).await.map_err(database(doing))?;
+    let mut version = 0;
+    if row.try_get::<bool, _>("is_there").map_err(database(doing))? {
+        let found = sqlx::query("SELECT max(version) AS version FROM nightshift_schema").fetch_one(&mut *tx).await;
+        let found: i32 = found.and_then(|row| row.try_get("version")).map_err(database(doing))?;
+        version = usize::try_from(found).unwrap_or(usize::MAX);
     }
-    let version = sqlx::query("SELECT max(version) AS version FROM nightshift_schema").fetch_one(&mut *tx).await;
-    let version: i32 = version.and_then(|row| row.try_get("version")).map_err(database(doing))?;
+    for step in SCHEMA.iter().skip(version) {
+        sqlx::raw_sql(*step).execute(&mut *tx).await.map_err(database(doing))?;
+    }
     tx.commit().await.map_err(database(doing))?;
-    if version == SCHEMA_VERSION {
+    if version <= SCHEMA.len() {
         return Ok(());
     }
-    let detail = format!("tables of version {version}, this program knows {SCHEMA_VERSION}");
+    let detail = format!("tables of version {version}, this program knows {}", SCHEMA.len());
     Err(JobsError::Database { doing, detail, exit_code: ExitCode::Mismatch })
 }
 

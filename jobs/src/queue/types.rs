@@ -11,7 +11,7 @@ use super::{REPORT_LIMIT_BYTES, TASKS_LIMIT};
 use crate::digest::{Digest, FileStamp};
 use crate::error::{JobsError, Result};
 use crate::exit::ExitCode;
-use crate::manifest::check;
+use crate::manifest::{self, check};
 
 /// Most characters of a failure's reason.
 pub const REASON_LIMIT_CHARS: usize = 4096;
@@ -50,6 +50,8 @@ pub struct Capacity {
     pub memory_bytes: u64,
     /// Free bytes of scratch space.
     pub scratch_bytes: u64,
+    /// The engines that its program has, of [`manifest::ENGINES`]: tasks of others are left to other workers.
+    pub engines: &'static [&'static str],
 }
 
 /// A job to enqueue.
@@ -68,6 +70,9 @@ pub struct Submission {
     pub deadline_unix_ms: Option<u64>,
     /// What one task needs.
     pub needs: Needs,
+    /// The engine that must compute it, one of [`manifest::ENGINES`]. Records of the first engine do not name it.
+    #[serde(default = "manifest::default_engine", skip_serializing_if = "is_default_engine")]
+    pub engine: String,
     /// How many batches there are, 1 to [`TASKS_LIMIT`].
     pub tasks: u32,
 }
@@ -112,7 +117,7 @@ pub enum Claim {
 pub struct Idle {
     /// Tasks that wait for their next attempt's time.
     pub waiting: u64,
-    /// Tasks that are due and do not fit the capacity given.
+    /// Tasks that are due and do not fit the capacity given, or are for an engine that is not among its own.
     pub too_large: u64,
     /// Tasks that other leases hold.
     pub leased: u64,
@@ -414,6 +419,7 @@ impl Submission {
         if self.tasks == 0 || self.tasks > TASKS_LIMIT {
             return Err(JobsError::field("tasks", self.tasks, format!("1 to {TASKS_LIMIT}")));
         }
+        check::check_engine(&self.engine)?;
         let numbers = [
             ("deadline_unix_ms", self.deadline_unix_ms.unwrap_or(0)),
             ("needs.memory_bytes", self.needs.memory_bytes),
@@ -426,12 +432,12 @@ impl Submission {
         }
         Ok(())
     }
-}
 
-impl Needs {
-    /// Whether a worker with this much left can take it.
+    /// Whether a worker with this much left, and these engines, can take one of its tasks.
     pub fn fits(&self, capacity: Capacity) -> bool {
-        self.memory_bytes <= capacity.memory_bytes && self.scratch_bytes <= capacity.scratch_bytes
+        self.needs.memory_bytes <= capacity.memory_bytes
+            && self.needs.scratch_bytes <= capacity.scratch_bytes
+            && capacity.engines.contains(&self.engine.as_str())
     }
 }
 
@@ -519,7 +525,29 @@ impl Stats {
     }
 }
 
+fn is_default_engine(engine: &str) -> bool {
+    engine == manifest::ENGINE
+}
+
 fn printable(text: &str) -> String {
     let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     printable.take(REASON_LIMIT_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_the_first_engine_are_as_they_were() {
+        let text = r#"{"tenant":"a","idempotency_key":"k","manifest":"DIGEST","priority":0,"deadline_unix_ms":null,"needs":{"memory_bytes":1,"scratch_bytes":2},"tasks":3}"#;
+        let text = text.replace("DIGEST", &Digest::of(b"manifest").to_string());
+        let first: Submission = serde_json::from_str(&text).unwrap();
+        assert_eq!(first.engine, manifest::ENGINE);
+        assert_eq!(serde_json::to_string(&first).unwrap(), text);
+        let other = Submission { engine: manifest::ENGINES[1].to_owned(), ..first };
+        let text = serde_json::to_string(&other).unwrap();
+        assert!(text.contains(r#""engine":"tfhe""#), "{text}");
+        assert_eq!(serde_json::from_str::<Submission>(&text).unwrap(), other);
+    }
 }

@@ -250,6 +250,7 @@ impl Shared {
         let free = Capacity {
             memory_bytes: all.memory_bytes.saturating_sub(used.memory_bytes),
             scratch_bytes: all.scratch_bytes.saturating_sub(used.scratch_bytes),
+            engines: all.engines,
         };
         match self.parts.queue.claim(&self.options().worker, free)? {
             Claim::Nothing(idle) => Ok(Err(idle)),

@@ -134,7 +134,8 @@ impl Database {
         self.sql(&format!("UPDATE test_time SET ahead = ahead + interval '{} milliseconds'", time.as_millis()));
     }
 
-    fn sql(&self, text: &str) {
+    /// Changes the tables behind the queue's back.
+    pub fn sql(&self, text: &str) {
         self.programs.sql(&self.name, text);
     }
 }

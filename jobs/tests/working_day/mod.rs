@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Output};
 use std::time::Duration;
 
+use jobs::manifest::{ENGINE, ENGINES};
 use jobs::queue::{
     Capacity, Claim, Failure, JobId, JobState, Lease, Needs, Queue, Requeued, Submission, TaskId, TaskResult,
 };
@@ -14,7 +15,7 @@ use jobs::store::Store;
 use jobs::{Digest, JobsError, atomic};
 use tempfile::TempDir;
 
-const LARGE: Capacity = Capacity { memory_bytes: u64::MAX, scratch_bytes: u64::MAX };
+const LARGE: Capacity = Capacity { memory_bytes: u64::MAX, scratch_bytes: u64::MAX, engines: &ENGINES };
 const KEYS: [&str; 4] = ["plain", "troubled", "cancelled", "abandoned"];
 
 /// A queue on which a day is worked, and its store.
@@ -31,7 +32,9 @@ impl Place {
         let manifest = self.store.put_blob_bytes(key.as_bytes())?.digest;
         let (tenant, idempotency_key) = ("t".to_owned(), key.to_owned());
         let (needs, tasks) = (Needs::default(), 2);
-        let job = Submission { tenant, idempotency_key, manifest, priority: 0, deadline_unix_ms: None, needs, tasks };
+        let engine = ENGINE.to_owned();
+        let job =
+            Submission { tenant, idempotency_key, manifest, priority: 0, deadline_unix_ms: None, needs, engine, tasks };
         self.queue.submit(&job).map(|submitted| submitted.job)
     }
 

@@ -16,7 +16,7 @@ use crate::cli::args::DoctorArgs;
 use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
 use crate::ring::kernels::Kernel;
-use crate::worker::{available_bytes, free_bytes};
+use crate::worker::{ENGINES, available_bytes, free_bytes};
 
 /// Scratch and memory below which hardly any batch fits.
 const FREE_LIMIT_BYTES: u64 = 256 << 20;
@@ -36,7 +36,8 @@ enum Finding {
 /// # Errors
 /// [`CliError::Unwell`] when a check failed: the table has then been logged, line by line.
 pub fn run(args: &DoctorArgs) -> Result<Report, CliError> {
-    let mut findings = vec![("processor", processor()), ("memory", memory())];
+    let engines = Finding::Good(ENGINES.join(", "));
+    let mut findings = vec![("processor", processor()), ("engines", engines), ("memory", memory())];
     findings.extend(scratch(args.scratch.as_deref()));
     match queue::open(&args.queue.url) {
         Ok((queue, store)) => findings.extend(queue_checks(&*queue, &store)),

@@ -10,7 +10,7 @@ use std::path::Path;
 
 pub(super) use evaluate::evaluate;
 #[cfg(feature = "exact")]
-pub(super) use keys::{decrypt, encrypt, keygen};
+pub(super) use keys::{decrypt, encrypt, keygen, needs};
 pub(super) use quantise::import;
 
 use crate::cli::error::CliError;
@@ -33,6 +33,10 @@ pub(super) fn is_needed(network: &Network) -> bool {
 
 #[cfg(not(feature = "exact"))]
 mod absent {
+    use std::path::Path;
+
+    use jobs::JobManifest;
+
     use crate::cli::args::{DecryptArgs, EncryptArgs, KeygenArgs};
     use crate::cli::commands::{Context, Report};
     use crate::cli::error::CliError;
@@ -45,9 +49,13 @@ mod absent {
         Err(CliError::NoExactEngine)
     }
 
+    pub(in crate::cli::commands) fn needs(_: &Path, _: &JobManifest, _: usize) -> Result<(u64, u64), CliError> {
+        Err(CliError::NoExactEngine)
+    }
+
     pub(in crate::cli::commands) fn decrypt(_: &DecryptArgs, _: &Context) -> Result<Report, CliError> {
         Err(CliError::NoExactEngine)
     }
 }
 #[cfg(not(feature = "exact"))]
-pub(super) use absent::{decrypt, encrypt, keygen};
+pub(super) use absent::{decrypt, encrypt, keygen, needs};

@@ -107,6 +107,7 @@ fn job_object(line: &Line) -> Value {
     json!({
         "queue_job": job.job.to_string(),
         "tenant": job.submission.tenant,
+        "engine": job.submission.engine,
         "idempotency_key": job.submission.idempotency_key,
         "state": job.state.name(),
         "generation": job.generation,

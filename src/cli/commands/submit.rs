@@ -8,11 +8,11 @@ use jobs::{FileRole, LoadedJob, manifest};
 use serde_json::json;
 
 use super::queue::{load_job, open};
-use super::{Context, Report, fetch};
+use super::{Context, Report, exact, fetch};
 use crate::cli::args::SubmitArgs;
 use crate::cli::error::CliError;
 use crate::cli::report::{Align, Table, human_bytes};
-use crate::format::ModelPackage;
+use crate::format::{EngineKind, ModelPackage};
 use crate::plan::cost::cost;
 use crate::plan::defaults::defaults;
 use crate::plan::{Requirements, scales};
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Uploads what the store lacks and enqueues; waits and fetches where that is asked for.
 ///
 /// # Errors
-/// A folder whose files are not the manifest's; a queue that has another job under the same key, or does not answer.
+/// A job of an engine that this build lacks; a folder whose files are not the manifest's; a queue that has another job under the same key, or does not answer.
 pub fn run(args: &SubmitArgs, context: &Context) -> Result<Report, CliError> {
     let job = load_job(&args.job)?;
     let needs = needs(&job)?;
@@ -69,21 +69,25 @@ pub fn run(args: &SubmitArgs, context: &Context) -> Result<Report, CliError> {
 /// What a batch takes, by the plan's own figures. The package's digest is looked at when it is uploaded.
 fn needs(job: &LoadedJob) -> Result<Needs, CliError> {
     let model_path = job.verify_model(None)?;
-    let package = ModelPackage::open(&model_path)?;
-    let plan = scales::plan(&package.circuit, &Requirements::default())?;
-    // Speeds decide the seconds only, which nobody asks for here.
-    let cost = cost(&package.circuit, &plan, &defaults(Kernel::detect(), THREADS));
     let manifest = job.manifest();
+    let (memory_bytes, result_bytes) = if manifest.engine == EngineKind::Tfhe.name() {
+        exact::needs(&model_path, manifest, THREADS)?
+    } else {
+        let package = ModelPackage::open(&model_path)?;
+        let plan = scales::plan(&package.circuit, &Requirements::default())?;
+        // Speeds decide the seconds only, which nobody asks for here.
+        let cost = cost(&package.circuit, &plan, &defaults(Kernel::detect(), THREADS));
+        (cost.peak_bytes, cost.result_bytes)
+    };
     let largest_input = manifest.batches.iter().map(|batch| batch.input.bytes).max().unwrap_or(0);
     let eval_key = jobs::paths::resolve_input(job.root(), &manifest.eval_key.path)?;
     let [model_bytes, key_bytes] = [&model_path, &eval_key].map(|path| file_bytes(path));
     // A container's header is a few thousand bytes; its sections begin at multiples of 4096.
-    let result_bytes = cost.result_bytes + (1 << 20);
-    let scratch_bytes = largest_input + model_bytes? + key_bytes? + result_bytes;
+    let scratch_bytes = largest_input + model_bytes? + key_bytes? + result_bytes + (1 << 20);
     for (index, batch) in manifest.batches.iter().enumerate() {
         manifest::check_size(FileRole::Input(index), &job.input_path(batch)?, batch.input.bytes)?;
     }
-    Ok(Needs { memory_bytes: cost.peak_bytes, scratch_bytes })
+    Ok(Needs { memory_bytes, scratch_bytes })
 }
 
 fn file_bytes(path: &std::path::Path) -> Result<u64, CliError> {

@@ -19,7 +19,7 @@ use crate::cli::error::CliError;
 use crate::cli::figures::Figures;
 use crate::cli::report::{Align, Table, human_bytes, human_duration};
 use crate::cli::signals;
-use crate::worker::{Fleet, FleetTrust, Machine, available_bytes, free_bytes};
+use crate::worker::{ENGINES, Fleet, FleetTrust, Machine, available_bytes, free_bytes};
 
 /// Of the free memory at the start, what is left to the system and to what the plan's figures do not count.
 const RESERVE: u64 = 20;
@@ -47,9 +47,14 @@ pub fn run(args: &WorkArgs, context: &Context) -> Result<Report, CliError> {
         (None, None) => u64::MAX,
     };
     let scratch_folder = scratch.folder().to_owned();
-    let capacity = move || Capacity { memory_bytes, scratch_bytes: free_bytes(&scratch_folder).unwrap_or(u64::MAX) };
+    let capacity = move || Capacity {
+        memory_bytes,
+        scratch_bytes: free_bytes(&scratch_folder).unwrap_or(u64::MAX),
+        engines: ENGINES,
+    };
     let name = args.name.clone().unwrap_or_else(default_name);
-    tracing::info!(worker = name, memory = human_bytes(memory_bytes), scratch = %scratch.folder().display(), "working");
+    let (memory, engines) = (human_bytes(memory_bytes), ENGINES.join(", "));
+    tracing::info!(worker = name, memory, scratch = %scratch.folder().display(), engines, "working");
     let until = match (args.once, args.drain) {
         (true, _) => Until::Once,
         (false, true) => Until::Empty,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{LARGE, Scenario, Yard, claim, commit, job, nothing, state_of, submit};
 use crate::digest::Digest;
 use crate::error::JobsError;
+use crate::manifest::{ENGINE, ENGINES};
 use crate::queue::{Capacity, Claim, Committed, JobState, Lease, Needs, Submission, TASKS_LIMIT};
 
 pub(super) const ALL: &[Scenario] = &[
@@ -21,6 +22,7 @@ pub(super) const ALL: &[Scenario] = &[
     ("tenants_share_fairly", tenants_share_fairly),
     ("priority_goes_before_fairness", priority_goes_before_fairness),
     ("only_what_fits_is_claimed", only_what_fits_is_claimed),
+    ("an_engine_that_is_not_there_is_left_to_others", an_engine_that_is_not_there_is_left_to_others),
     ("a_small_job_passes_a_large_one", a_small_job_passes_a_large_one),
     ("workers_without_a_plain_name_are_refused", workers_without_a_plain_name_are_refused),
 ];
@@ -99,6 +101,7 @@ fn a_lease_says_what_was_submitted(yard: &dyn Yard) {
         priority: -3,
         deadline_unix_ms: Some(yard.unix_ms() + 3_600_000),
         needs: Needs { memory_bytes: u64::from(u32::MAX) * 5, scratch_bytes: 7 },
+        engine: ENGINES[1].to_owned(),
         ..job("tenant.1", "key_2-x", 3)
     };
     let id = submit(yard, &*queue, &submission);
@@ -155,14 +158,32 @@ fn only_what_fits_is_claimed(yard: &dyn Yard) {
     let queue = yard.open();
     submit(yard, &*queue, &job("a", "k", 2));
     for (memory_bytes, scratch_bytes) in [(99, 10), (100, 9), (0, 0)] {
-        match queue.claim("w", Capacity { memory_bytes, scratch_bytes }).unwrap() {
+        match queue.claim("w", Capacity { memory_bytes, scratch_bytes, ..LARGE }).unwrap() {
             Claim::Task(lease) => panic!("{memory_bytes} and {scratch_bytes} bytes took {:?}", lease.submission.needs),
             Claim::Nothing(idle) => assert_eq!(idle.too_large, 2),
         }
     }
-    let exactly = Capacity { memory_bytes: 100, scratch_bytes: 10 };
+    let exactly = Capacity { memory_bytes: 100, scratch_bytes: 10, ..LARGE };
     let Claim::Task(lease) = queue.claim("w", exactly).unwrap() else { panic!("what fits exactly was not claimed") };
     assert_eq!(lease.epoch, 1, "looking does not claim");
+}
+
+fn an_engine_that_is_not_there_is_left_to_others(yard: &dyn Yard) {
+    let queue = yard.open();
+    let [first, other] = ENGINES;
+    submit(yard, &*queue, &Submission { engine: other.to_owned(), priority: 9, ..job("a", "other", 2) });
+    submit(yard, &*queue, &job("a", "first", 1));
+    let only_first = Capacity { engines: &[ENGINE], ..LARGE };
+    let Claim::Task(lease) = queue.claim("w", only_first).unwrap() else { panic!("nothing claimed") };
+    assert_eq!((lease.submission.idempotency_key.as_str(), lease.submission.engine.as_str()), ("first", first));
+    match queue.claim("w", only_first).unwrap() {
+        Claim::Task(lease) => panic!("claimed {}, for {}", lease.task, lease.submission.engine),
+        Claim::Nothing(idle) => assert_eq!((idle.too_large, idle.leased, idle.waiting), (2, 1, 0)),
+    }
+    let lease = claim(&*queue, "w");
+    assert_eq!((lease.submission.engine.as_str(), lease.epoch, lease.attempt), (other, 1, 1), "nobody had touched it");
+    let unknown = Submission { engine: "bfv".to_owned(), ..job("a", "unknown", 1) };
+    assert_eq!(queue.submit(&unknown).unwrap_err().exit_code().code(), 65);
 }
 
 fn a_small_job_passes_a_large_one(yard: &dyn Yard) {

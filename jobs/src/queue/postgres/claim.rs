@@ -21,13 +21,14 @@ const CHOOSE: &str = "SELECT t.batch, t.epoch + 1 AS next_epoch, t.attempts + 1 
     LEFT JOIN (SELECT b.tenant, count(*) AS running FROM nightshift_tasks a JOIN nightshift_jobs b ON b.id = a.job \
                WHERE a.state = 1 AND b.state = 0 GROUP BY b.tenant) r ON r.tenant = j.tenant \
     WHERE t.state = 0 AND j.state = 0 AND t.due <= nightshift_now() \
-      AND j.memory_bytes <= $1 AND j.scratch_bytes <= $2 \
+      AND j.memory_bytes <= $1 AND j.scratch_bytes <= $2 AND j.engine = ANY($3) \
     ORDER BY j.priority DESC, coalesce(r.running, 0), j.submitted, j.id, t.batch \
     LIMIT 1 FOR UPDATE OF t SKIP LOCKED";
 
 const IDLE: &str = "SELECT \
     count(*) FILTER (WHERE t.state = 0 AND t.due > n.now) AS waiting, \
-    count(*) FILTER (WHERE t.state = 0 AND t.due <= n.now AND (j.memory_bytes > $1 OR j.scratch_bytes > $2)) AS too_large, \
+    count(*) FILTER (WHERE t.state = 0 AND t.due <= n.now \
+                     AND (j.memory_bytes > $1 OR j.scratch_bytes > $2 OR j.engine <> ALL($3))) AS too_large, \
     count(*) FILTER (WHERE t.state = 1) AS leased, \
     (extract(epoch FROM min(CASE WHEN t.state = 1 THEN t.expires WHEN t.due > n.now THEN t.due END) - n.now) \
         * 1000)::bigint AS next_ms \
@@ -42,8 +43,8 @@ impl Postgres {
         let mut connection = self.pool.acquire().await.map_err(&doing)?;
         let mut tx = connection.begin().await.map_err(&doing)?;
         let sql = "INSERT INTO nightshift_jobs (id, tenant, idempotency_key, manifest, priority, deadline_unix_ms, \
-                   memory_bytes, scratch_bytes, tasks, submitted) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nightshift_now()) ON CONFLICT DO NOTHING";
+                   memory_bytes, scratch_bytes, tasks, engine, submitted) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, nightshift_now()) ON CONFLICT DO NOTHING";
         let inserted = sqlx::query(sql)
             .bind(id.as_bytes().as_slice())
             .bind(&job.tenant)
@@ -54,6 +55,7 @@ impl Postgres {
             .bind(signed(job.needs.memory_bytes))
             .bind(signed(job.needs.scratch_bytes))
             .bind(i64::from(job.tasks))
+            .bind(&job.engine)
             .execute(&mut *tx)
             .await
             .map_err(&doing)?;
@@ -91,12 +93,15 @@ impl Postgres {
         self.expire().await?;
         self.end_overdue().await?;
         let doing = database("claiming a task");
-        let (memory_bytes, scratch_bytes) = (signed(capacity.memory_bytes), signed(capacity.scratch_bytes));
+        let fitting = |sql| {
+            let query = sqlx::query(sql).bind(signed(capacity.memory_bytes)).bind(signed(capacity.scratch_bytes));
+            query.bind(capacity.engines)
+        };
         let mut connection = self.pool.acquire().await.map_err(&doing)?;
         let mut tx = connection.begin().await.map_err(&doing)?;
-        let chosen = sqlx::query(CHOOSE).bind(memory_bytes).bind(scratch_bytes).fetch_optional(&mut *tx).await;
+        let chosen = fitting(CHOOSE).fetch_optional(&mut *tx).await;
         let Some(row) = chosen.map_err(&doing)? else {
-            let row = sqlx::query(IDLE).bind(memory_bytes).bind(scratch_bytes).fetch_one(&mut *tx).await;
+            let row = fitting(IDLE).fetch_one(&mut *tx).await;
             let row = row.map_err(&doing)?;
             let count = |column: &str| super::unsigned(&row, column).map_err(&doing);
             let next_ms: Option<i64> = row.try_get("next_ms").map_err(&doing)?;

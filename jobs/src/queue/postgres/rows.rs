@@ -116,6 +116,7 @@ pub(super) fn submission(row: &PgRow) -> Result<Submission> {
                 memory_bytes: unsigned(row, "memory_bytes")?,
                 scratch_bytes: unsigned(row, "scratch_bytes")?,
             },
+            engine: row.try_get("engine")?,
             tasks: row.try_get::<i32, _>("tasks")?.unsigned_abs(),
         };
         Ok((submission, row.try_get("manifest")?))

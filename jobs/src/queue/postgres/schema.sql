@@ -1,4 +1,4 @@
--- The queue on PostgreSQL, version 1. Applied once, in one transaction, by whoever opens the database first.
+-- The queue on PostgreSQL, version 1. Applied once, in one transaction, by whoever opens the database first, who goes on to the last version.
 
 CREATE TABLE nightshift_schema (version integer NOT NULL);
 INSERT INTO nightshift_schema VALUES (1);

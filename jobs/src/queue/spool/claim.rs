@@ -132,7 +132,7 @@ impl Spool {
                 }
                 match task.phase.due_in_ms(now_ms) {
                     None => {}
-                    Some(0) if !submission.needs.fits(capacity) => idle.too_large += 1,
+                    Some(0) if !submission.fits(capacity) => idle.too_large += 1,
                     Some(0) => choices.push(Choice {
                         priority_down: -i32::from(submission.priority),
                         tenant_running: running.get(submission.tenant.as_str()).copied().unwrap_or_default(),

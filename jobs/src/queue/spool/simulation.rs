@@ -26,6 +26,7 @@ use super::Spool;
 use crate::digest::{Digest, FileStamp};
 use crate::error::JobsError;
 use crate::exit::ExitCode;
+use crate::manifest::{ENGINE, ENGINES};
 use crate::queue::{
     Cancelled, Capacity, Claim, Clock, Committed, Ended, Failure, JobId, JobState, Lease, Needs, Pulse, Queue,
     Requeued, Settings, Submission, TaskId, TaskResult,
@@ -39,7 +40,7 @@ const FROZEN_LIMIT: usize = 3;
 /// Calls of a run before it is let run in peace.
 const CALLS: u64 = 80;
 const TTL: Duration = Duration::from_secs(30);
-const LARGE: Capacity = Capacity { memory_bytes: u64::MAX, scratch_bytes: u64::MAX };
+const LARGE: Capacity = Capacity { memory_bytes: u64::MAX, scratch_bytes: u64::MAX, engines: &ENGINES };
 
 /// What all share: the store's content, the time, the numbers, and what is known to have been promised.
 struct World {
@@ -324,6 +325,7 @@ fn jobs(world_random: u64) -> Vec<Submission> {
             priority: i16::try_from(number % 2).unwrap(),
             deadline_unix_ms: None,
             needs: Needs::default(),
+            engine: ENGINE.to_owned(),
             tasks: 1 + u32::try_from(world_random >> (8 * number) & 3).unwrap(),
         })
         .collect()

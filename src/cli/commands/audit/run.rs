@@ -71,7 +71,7 @@ pub fn run(args: &AuditArgs, context: &Context) -> Result<Report, CliError> {
     let key_bytes = 8 * (key.bootstrap.len() + key.keyswitch.len()) as u64;
     let engine = Engine::new(package.circuit.clone(), &key, context.threads.get()).map_err(exact_error)?;
     drop(key);
-    let estimate_secs = engine.image_secs(Answer::Scores) * images.len() as f64;
+    let estimate_secs = engine.image_secs().of(Answer::Scores) * images.len() as f64;
     context.progress.end();
     let limit_secs = (60 * args.time_limit) as f64;
     if estimate_secs > limit_secs && !args.yes {

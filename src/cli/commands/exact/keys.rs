@@ -1,7 +1,9 @@
 //! `keygen`, `encrypt` and `decrypt` for models of the exact engine.
 
+use std::path::Path;
 use std::time::{Instant, SystemTime};
 
+use jobs::JobManifest;
 use packing::Split;
 use serde_json::json;
 
@@ -15,6 +17,7 @@ use crate::cli::report::{Align, Table, human_bytes, human_duration, human_rate};
 use crate::client::exact::{self, ExactEncryptRequest};
 use crate::exact::{Answer, PARAMETERS};
 use crate::format::TablePackage;
+use crate::worker::ExactPlanned;
 
 /// Makes the keys; never replaces any.
 ///
@@ -122,6 +125,20 @@ pub(in crate::cli::commands) fn encrypt(args: &EncryptArgs, context: &Context) -
             "seconds": elapsed.as_secs_f64(),
         }),
     })
+}
+
+/// Bytes of memory that a batch of the job takes with so many threads, and of a full batch's results.
+///
+/// # Errors
+/// A package that cannot be read, or is not the manifest's.
+pub(in crate::cli::commands) fn needs(
+    model: &Path,
+    manifest: &JobManifest,
+    threads: usize,
+) -> Result<(u64, u64), CliError> {
+    let planned = ExactPlanned::open(model, threads)?;
+    planned.expect(manifest)?;
+    Ok((planned.peak_bytes(manifest), planned.result_bytes(manifest)))
 }
 
 /// Verifies, decrypts, writes. Scores get as many decimals as their noise leaves.
