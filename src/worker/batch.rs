@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use jobs::digest::stamp_file;
 use jobs::receipt::BatchReceipt;
-use jobs::{Digest, FileRole, JobsError, manifest};
+use jobs::{Digest, FileRole, JobManifest, JobsError, manifest};
 
 use super::WorkerError;
 use super::ahead::Ahead;
@@ -20,18 +20,24 @@ use crate::format::ciphertexts::{BatchPlace, EncryptedBatch, ExpectedBatch, writ
 /// Which batch, and its two files.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchWork<'a> {
-    /// The job.
-    pub job_id: &'a str,
-    /// Number of the batch in the manifest.
+    /// The manifest of its job.
+    pub manifest: &'a JobManifest,
+    /// Number of the batch in it.
     pub index: usize,
-    /// What the manifest says of it.
-    pub batch: &'a manifest::Batch,
     /// Encrypted images.
     pub input_path: &'a Path,
     /// Where the encrypted logits go.
     pub output_path: &'a Path,
     /// Where its state is kept while it is worked on; the exact engine keeps none.
     pub checkpoint: CheckpointPlace<'a>,
+}
+
+impl<'a> BatchWork<'a> {
+    /// What the manifest says of it.
+    #[must_use]
+    pub fn batch(&self) -> &'a manifest::Batch {
+        &self.manifest.batches[self.index]
+    }
 }
 
 impl Inputs for EncryptedBatch {
@@ -75,7 +81,7 @@ impl Prepared {
         stop: &AtomicBool,
         advance: &(dyn Fn(usize) + Sync),
     ) -> Result<BatchReceipt, WorkerError> {
-        let BatchWork { index, batch, .. } = *work;
+        let (index, batch) = (work.index, work.batch());
         let clock = Clock::default();
         clock.begin("check input");
         let expected = ExpectedBatch {
@@ -83,7 +89,7 @@ impl Prepared {
             input_scale: self.input_scale,
             plan_id: &self.plan_id,
             key_id: &self.key_id,
-            job_id: work.job_id,
+            job_id: &work.manifest.job_id,
             entries: self.entries,
         };
         // The digest is of the file as it is mapped, so that nothing can be put in its place between check and use.
@@ -100,7 +106,7 @@ impl Prepared {
         let owner = StateOwner {
             plan_id: &self.plan_id,
             key_id: &self.key_id,
-            job_id: work.job_id,
+            job_id: &work.manifest.job_id,
             batch: index,
             input_digest: &found,
         };

@@ -137,18 +137,17 @@ impl ExactPrepared {
     /// A file that is not the one the manifest speaks of; [`WorkerError::Engine`] when `stop` is set, which is looked at between images.
     pub fn run_batch(
         &self,
-        manifest: &JobManifest,
         work: &BatchWork<'_>,
         stop: &AtomicBool,
         advance: &(dyn Fn(usize) + Sync),
     ) -> Result<BatchReceipt, WorkerError> {
-        let BatchWork { index, batch, .. } = *work;
+        let (manifest, index, batch) = (work.manifest, work.index, work.batch());
         let clock = Clock::default();
         clock.begin("check input");
         let shape = batch_shape(self.engine.circuit(), manifest);
         let parameters = PARAMETERS.text();
         let expected = LweExpected { plan_id: &self.plan_id, key_id: Some(&self.key_id), parameters: &parameters };
-        let input = LweBatch::open(work.input_path, &expected, work.job_id, &shape)?;
+        let input = LweBatch::open(work.input_path, &expected, &manifest.job_id, &shape)?;
         check_place(input.place(), index, batch)?;
         // Of the file as it is mapped, so that nothing can be put in its place between check and use.
         let found = self.engine.install(|| input.file_digest_in_parallel());
@@ -213,16 +212,15 @@ pub(super) fn evaluate(
         let since = Instant::now();
         let (input_path, output_path) = (job.input_path(batch)?, job.output_path(batch)?);
         let work = BatchWork {
-            job_id: &manifest.job_id,
+            manifest,
             index,
-            batch,
             input_path: &input_path,
             output_path: &output_path,
             checkpoint: CheckpointPlace { path: &checkpoint_beside(&output_path), after: request.checkpoint_after },
         };
         let before = each * batch.first_image;
         let advance = |done: usize| observe(WorkerEvent::Progress { ciphertexts: before + done as u64 });
-        receipt.batches.push(prepared.run_batch(manifest, &work, &never, &advance)?);
+        receipt.batches.push(prepared.run_batch(&work, &never, &advance)?);
         observe(WorkerEvent::Batch { index, secs: since.elapsed().as_secs_f64() });
     }
     receipt.totals = clock.finish();

@@ -62,8 +62,8 @@ impl Fleet {
         trust.admit(&manifest::load(files.manifest_path)?)
     }
 
-    /// The task's model and key, made ready now or before, held against its manifest.
-    fn ready(&self, files: &TaskFiles<'_>) -> Result<Ready, WorkerError> {
+    /// The task's model and key, made ready now or before, held against its manifest; and what it takes with them.
+    fn ready(&self, files: &TaskFiles<'_>) -> Result<(Ready, Cost), WorkerError> {
         let manifest = files.manifest;
         let pair = (manifest.model.digest, manifest.eval_key.digest);
         let mut kept = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,25 +78,24 @@ impl Fleet {
             }
         };
         kept.push((pair, ready.clone()));
-        ready.expect(files)?;
-        Ok(ready)
+        let cost = ready.expect(files)?;
+        Ok((ready, cost))
     }
 
     fn evaluate(&self, files: &TaskFiles<'_>, stop: &AtomicBool) -> Result<Computed, WorkerError> {
         let start = Instant::now();
         self.admit(files)?;
-        let ready = self.ready(files)?;
+        let (ready, predicted) = self.ready(files)?;
         let work = BatchWork {
-            job_id: &files.manifest.job_id,
+            manifest: files.manifest,
             index: files.index,
-            batch: &files.manifest.batches[files.index],
             input_path: files.input,
             output_path: files.output,
             checkpoint: CheckpointPlace { path: files.checkpoint, after: self.checkpoint_after },
         };
-        let batch = ready.run_batch(files.manifest, &work, stop)?;
+        let batch = ready.run_batch(&work, stop)?;
         Ok(Computed {
-            predicted: ready.cost(files),
+            predicted,
             measured: Cost {
                 elapsed_secs: start.elapsed().as_secs_f64(),
                 peak_bytes: peak_bytes(),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use jobs::manifest;
 use jobs::receipt::{BatchReceipt, Cost};
 use jobs::runner::TaskFiles;
-use jobs::{JobManifest, manifest};
 
 use super::WorkerError;
 use super::batch::BatchWork;
@@ -56,50 +56,34 @@ impl Ready {
         Err(WorkerError::NoExactEngine)
     }
 
-    /// The manifest's engine, options, plan and key must be these, and its batch must fit what is free.
-    pub(super) fn expect(&self, files: &TaskFiles<'_>) -> Result<(), WorkerError> {
+    /// What the task takes once all is ready. The manifest's engine, options, plan and key must be these, and it must fit what is free.
+    pub(super) fn expect(&self, files: &TaskFiles<'_>) -> Result<Cost, WorkerError> {
         let manifest = files.manifest;
-        match self {
+        let cost = match self {
             Self::Ckks(prepared) => {
                 same("engine", &manifest.engine, manifest::ENGINE)?;
                 manifest.refuse_unknown_options(&[])?;
                 prepared.expect(manifest)?;
-            }
-            #[cfg(feature = "exact")]
-            Self::Tfhe(prepared) => {
-                same("engine", &manifest.engine, EngineKind::Tfhe.name())?;
-                prepared.expect(manifest)?;
-            }
-        }
-        check_free(files, self.cost(files).peak_bytes)
-    }
-
-    /// What the task takes once all is ready.
-    pub(super) fn cost(&self, files: &TaskFiles<'_>) -> Cost {
-        match self {
-            Self::Ckks(prepared) => {
                 let cost = prepared.cost();
                 Cost { elapsed_secs: cost.batch_secs, peak_bytes: cost.peak_bytes, output_bytes: cost.result_bytes }
             }
             #[cfg(feature = "exact")]
             Self::Tfhe(prepared) => {
-                let images = files.manifest.batches[files.index].occupancy;
-                prepared.cost(files.manifest, images.into())
+                same("engine", &manifest.engine, EngineKind::Tfhe.name())?;
+                prepared.expect(manifest)?;
+                prepared.cost(manifest, manifest.batches[files.index].occupancy.into())
             }
-        }
+        };
+        check_free(files, cost.peak_bytes)?;
+        Ok(cost)
     }
 
     /// One batch, as [`Prepared::run_batch`].
-    pub(super) fn run_batch(
-        &self,
-        manifest: &JobManifest,
-        work: &BatchWork<'_>,
-        stop: &AtomicBool,
-    ) -> Result<BatchReceipt, WorkerError> {
+    pub(super) fn run_batch(&self, work: &BatchWork<'_>, stop: &AtomicBool) -> Result<BatchReceipt, WorkerError> {
         match self {
             Self::Ckks(prepared) => prepared.run_batch(work, stop, &|_| {}),
             #[cfg(feature = "exact")]
-            Self::Tfhe(prepared) => prepared.run_batch(manifest, work, stop, &|_| {}),
+            Self::Tfhe(prepared) => prepared.run_batch(work, stop, &|_| {}),
         }
     }
 

@@ -255,9 +255,8 @@ fn evaluate_ahead<'scope>(
         let on_its_way = ahead.take().unwrap_or_else(|| Ok(Ahead::Waiting(input_path.clone())))?;
         let checkpoint_path = checkpoint_beside(&output_path);
         let work = BatchWork {
-            job_id: &manifest.job_id,
+            manifest,
             index,
-            batch,
             input_path: &input_path,
             output_path: &output_path,
             checkpoint: CheckpointPlace { path: &checkpoint_path, after: request.checkpoint_after },

@@ -113,9 +113,8 @@ fn a_batch_is_stopped_between_images_and_handed_back() {
     let manifest = loaded.manifest();
     let output = bench.path("stopped.out.nsc");
     let work = BatchWork {
-        job_id: &manifest.job_id,
+        manifest,
         index: 0,
-        batch: &manifest.batches[0],
         input_path: &job.join(&manifest.batches[0].input.path),
         output_path: &output,
         checkpoint: CheckpointPlace { path: &bench.path("none"), after: CHECKPOINT_AFTER },
@@ -123,7 +122,7 @@ fn a_batch_is_stopped_between_images_and_handed_back() {
     let planned = ExactPlanned::open(&job.join("model.nsm"), 2).unwrap();
     let prepared = planned.with_key(&job.join("eval.key"), &manifest.key_id).unwrap();
     let (stop, most) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let outcome = prepared.run_batch(manifest, &work, &stop, &|done| {
+    let outcome = prepared.run_batch(&work, &stop, &|done| {
         stop.store(true, Ordering::SeqCst);
         most.fetch_max(done, Ordering::SeqCst);
     });
