@@ -109,7 +109,10 @@ fn a_job_goes_through_a_queue_and_comes_back_decrypted() {
     assert_eq!(std::fs::read_to_string(table).unwrap().lines().count() as u64, job.manifest.images + 1);
     let doctor = command("worker", &["doctor", "--queue", &spool.url, "--json"]);
     let doctor: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    assert!(doctor["checks"].as_array().unwrap().iter().any(|check| check["check"] == "store"), "{doctor}");
+    for name in ["store", "store clock"] {
+        let good = |check: &&serde_json::Value| check["check"] == name && check["verdict"] == "good";
+        assert_eq!(doctor["checks"].as_array().unwrap().iter().filter(good).count(), 1, "{name}: {doctor}");
+    }
 }
 
 #[test]

@@ -118,4 +118,7 @@ pub trait Queue: Send + Sync {
 
     /// How long a lease lives without a heartbeat.
     fn lease_ttl(&self) -> Duration;
+
+    /// The queue's own clock, in milliseconds since 1970; `None` where it has none and takes each process's for deadlines.
+    fn now_unix_ms(&self) -> Result<Option<u64>>;
 }

@@ -203,11 +203,12 @@ impl Store {
     }
 
     /// Tries on the real store what the protocol rests on: an object that is there refuses a second create, what was written is read
-    /// back, shows up in a listing and can be removed. Leaves nothing behind.
+    /// back, shows up in a listing and can be removed. Leaves nothing behind. Returns when that was, in milliseconds since 1970 by the store's
+    /// own clock, which may tell whole seconds only.
     ///
     /// # Errors
     /// [`JobsError::Storage`] naming the first thing that does not hold.
-    pub fn probe(&self, nonce: u64) -> Result<()> {
+    pub fn probe(&self, nonce: u64) -> Result<u64> {
         self.objects.probe(nonce)
     }
 }

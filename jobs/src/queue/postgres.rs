@@ -236,6 +236,12 @@ impl Queue for Postgres {
     fn lease_ttl(&self) -> Duration {
         self.settings.ttl
     }
+
+    fn now_unix_ms(&self) -> Result<Option<u64>> {
+        let sql = "SELECT floor(extract(epoch FROM nightshift_now()) * 1000)::bigint AS now_ms";
+        let row = self.runtime.block_on(sqlx::query(sql).fetch_one(&self.pool));
+        row.and_then(|row| unsigned(&row, "now_ms")).map(Some).map_err(database("reading the clock"))
+    }
 }
 
 /// The state of a job from its number and whether a task is leased.

@@ -358,6 +358,10 @@ impl Queue for Spool {
     fn lease_ttl(&self) -> Duration {
         self.settings.ttl
     }
+
+    fn now_unix_ms(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 fn cancelled(state: JobState) -> Cancelled {

@@ -44,6 +44,8 @@ pub(crate) struct Listed {
     pub(crate) name: String,
     /// Differs whenever the object was written anew.
     pub(crate) mark: String,
+    /// When it was written, in milliseconds since 1970 by the store's clock.
+    pub(crate) written_unix_ms: u64,
 }
 
 impl Objects {
@@ -248,7 +250,7 @@ impl Objects {
             let name = meta.location.as_ref().get(prefix_bytes..).unwrap_or_default().to_owned();
             let written = meta.last_modified.timestamp_nanos_opt().unwrap_or_default();
             let mark = format!("{} {} {written}", meta.e_tag.unwrap_or_default(), meta.size);
-            Listed { name, mark }
+            Listed { name, mark, written_unix_ms: meta.last_modified.timestamp_millis().max(0).unsigned_abs() }
         });
         let found: std::result::Result<Vec<Listed>, StoreError> = self.run(listing.try_collect());
         let mut found = found.map_err(|error| self.error(under, &error))?;
@@ -265,7 +267,7 @@ impl Objects {
         }
     }
 
-    pub(crate) fn probe(&self, nonce: u64) -> Result<()> {
+    pub(crate) fn probe(&self, nonce: u64) -> Result<u64> {
         let name = format!("probe/{nonce:016x}");
         let broken = |detail: &str| {
             let (place, detail) = (self.place(&name), detail.to_owned());
@@ -281,14 +283,13 @@ impl Objects {
         if self.get(&name, 64)? != Some(first) {
             return Err(broken("what was written is not what is read back"));
         }
-        if !self.list("probe")?.iter().any(|listed| listed.name == name) {
-            return Err(broken("what was written does not show up in a listing"));
-        }
+        let listed = self.list("probe")?.into_iter().find(|listed| listed.name == name);
+        let listed = listed.ok_or_else(|| broken("what was written does not show up in a listing"))?;
         self.delete(&name)?;
         if self.size(&name)?.is_some() {
             return Err(broken("what was removed is still there"));
         }
-        Ok(())
+        Ok(listed.written_unix_ms)
     }
 
     fn path(&self, name: &str) -> ObjectPath {

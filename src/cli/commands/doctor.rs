@@ -1,7 +1,7 @@
 //! `nightshift-worker doctor`: tries what a worker relies on, on the real queue and this machine, and says what to do about what
 //! does not hold.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -146,18 +146,27 @@ fn queue_checks(queue: &dyn Queue, store: &Store) -> Vec<(&'static str, Finding)
     let lease = Finding::Good(format!("a lease lives {}", human_duration(queue.lease_ttl())));
     let nonce = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let start = Instant::now();
-    let probed = match store.probe(nonce ^ u64::from(std::process::id())) {
-        Ok(()) => {
+    let (probed, written_unix_ms) = match store.probe(nonce ^ u64::from(std::process::id())) {
+        Ok(written_unix_ms) => {
             let time = human_duration(start.elapsed());
-            Finding::Good(format!("{}: creates once, reads back, lists, removes ({time})", store.address()))
+            let found = format!("{}: creates once, reads back, lists, removes ({time})", store.address());
+            (Finding::Good(found), Some(written_unix_ms))
         }
         Err(error) => {
-            bad(&error, "do not use this store: without create-only writes two workers can overwrite each other")
+            let advice = "do not use this store: without create-only writes two workers can overwrite each other";
+            (bad(&error, advice), None)
         }
     };
     let mut findings = vec![("queue", answered), ("lease", lease), ("store", probed)];
+    match queue.now_unix_ms() {
+        Ok(Some(now_unix_ms)) => findings.push(("queue clock", clock(now_unix_ms, queue.lease_ttl()))),
+        Ok(None) => {}
+        Err(error) => findings.push(("queue clock", bad(&error, "check that the service runs"))),
+    }
+    if let Some(written_unix_ms) = written_unix_ms {
+        findings.push(("store clock", clock(written_unix_ms, queue.lease_ttl())));
+    }
     if let Some(folder) = store.folder() {
-        findings.push(("store clock", clock(folder, queue.lease_ttl())));
         if let Some(bytes) = free_bytes(folder) {
             let found = format!("{} free in {}", human_bytes(bytes), folder.display());
             findings.push((
@@ -173,17 +182,10 @@ fn queue_checks(queue: &dyn Queue, store: &Store) -> Vec<(&'static str, Finding)
     findings
 }
 
-/// The file system's clock against this machine's: leases do not depend on it, deadlines and ages do.
-fn clock(folder: &Path, ttl: Duration) -> Finding {
-    let stamped = tempfile::Builder::new()
-        .prefix(".nightshift-doctor-")
-        .tempfile_in(folder)
-        .and_then(|file| fs::metadata(file.path())?.modified());
-    let Ok(modified) = stamped else {
-        return Finding::Poor("cannot be told".to_owned(), "the store's folder takes no file of its own");
-    };
-    let now = SystemTime::now();
-    let skew = now.duration_since(modified).or_else(|_| modified.duration_since(now)).unwrap_or_default();
+/// Another clock, read a moment ago, against this machine's: leases do not depend on it, deadlines and ages do.
+fn clock(found_unix_ms: u64, ttl: Duration) -> Finding {
+    let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let skew = Duration::from_millis(here.abs_diff(found_unix_ms));
     let found = format!("{} from this machine's", human_duration(skew));
     if skew > ttl {
         return Finding::Poor(found, "set the clocks: deadlines are meant by them; leases are not");

@@ -24,6 +24,7 @@ pub(super) const ALL: &[Scenario] = &[
     ("only_what_fits_is_claimed", only_what_fits_is_claimed),
     ("an_engine_that_is_not_there_is_left_to_others", an_engine_that_is_not_there_is_left_to_others),
     ("a_small_job_passes_a_large_one", a_small_job_passes_a_large_one),
+    ("a_clock_of_its_own_is_told", a_clock_of_its_own_is_told),
     ("workers_without_a_plain_name_are_refused", workers_without_a_plain_name_are_refused),
 ];
 
@@ -184,6 +185,14 @@ fn an_engine_that_is_not_there_is_left_to_others(yard: &dyn Yard) {
     assert_eq!((lease.submission.engine.as_str(), lease.epoch, lease.attempt), (other, 1, 1), "nobody had touched it");
     let unknown = Submission { engine: "bfv".to_owned(), ..job("a", "unknown", 1) };
     assert_eq!(queue.submit(&unknown).unwrap_err().exit_code().code(), 65);
+}
+
+fn a_clock_of_its_own_is_told(yard: &dyn Yard) {
+    let queue = yard.open();
+    let before = yard.unix_ms();
+    if let Some(told) = queue.now_unix_ms().unwrap() {
+        assert!((before..=yard.unix_ms()).contains(&told), "{told}, not between {before} and {}", yard.unix_ms());
+    }
 }
 
 fn a_small_job_passes_a_large_one(yard: &dyn Yard) {
