@@ -116,6 +116,53 @@ fn a_job_goes_through_a_queue_and_comes_back_decrypted() {
 }
 
 #[test]
+fn signed_requests_only_are_worked_on_receipts_are_signed_and_figures_kept() {
+    let toy = Toy::fast();
+    let spool = Spool::new("");
+    let [client, worker, figures] = ["client.key", "worker.key", "figures.prom"].map(|name| toy.path(name));
+    for key in [&client, &worker] {
+        assert_eq!(code("nightshift", &["signing-keygen", "--out", text(key)]).0, 0);
+    }
+    let [client_public, worker_public] = ["client.key.pub", "worker.key.pub"].map(|name| toy.path(name));
+    // Bound to the tenant by its name.
+    let tenants = toy.path("tenants");
+    std::fs::create_dir(&tenants).unwrap();
+    std::fs::copy(&client_public, tenants.join("clinic.pub")).unwrap();
+    let [signed, unsigned] = ["signed", "unsigned"].map(|name| toy.job(name, 2, Some("clinic"), None));
+    let manifest = signed.folder.join("job.toml");
+    let (found, said) = code("nightshift", &["sign", text(&manifest), "--signing-key", text(&client)]);
+    assert_eq!(found, 0, "{said}");
+    spool.submit(&signed);
+    spool.submit(&unsigned);
+    let trust = ["--require-signed-by", text(&tenants), "--signing-key", text(&worker)];
+    let kept = ["--metrics-textfile", text(&figures), "--drain", "-q"];
+    let (found, said) = spool.work(&[trust, kept].concat());
+    assert_eq!(found, 0, "the worker lives on: {said}");
+
+    spool.expect_done(&signed);
+    let record = spool.record(&unsigned);
+    assert_eq!(record.summary.state, JobState::Failed, "{record:?}");
+    let reason = &record.tasks.iter().find_map(|task| task.failure.as_ref()).unwrap().reason;
+    assert!(reason.contains("sign"), "{reason}");
+    let verify = |key: &Path| code("nightshift", &["verify", text(&manifest), "--worker-key", text(key)]);
+    assert_eq!(verify(&worker_public).0, 0, "{}", verify(&worker_public).1);
+    assert_ne!(verify(&client_public).0, 0, "signed by another");
+
+    let told = std::fs::read_to_string(&figures).unwrap();
+    for line in [
+        "nightshift_jobs_total{outcome=\"done\",code=\"done\"} 1",
+        "nightshift_jobs_total{outcome=\"failed\",code=\"permission\"} 1",
+    ] {
+        assert!(told.lines().any(|found| found == line), "{line} is not in\n{told}");
+    }
+    let images = format!("nightshift_images_total {}", signed.manifest.images);
+    assert!(told.lines().any(|found| found == images), "{images} is not in\n{told}");
+    for word in ["clinic", "batch-", signed.manifest.job_id.as_str()] {
+        assert!(!told.contains(word), "{word} is in\n{told}");
+    }
+}
+
+#[test]
 fn two_that_come_from_cron_at_once_do_one_batch_each_or_nothing() {
     let toy = Toy::fast();
     let spool = Spool::new("?ttl=1s");
