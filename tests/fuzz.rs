@@ -1,7 +1,8 @@
 //! Fuzzing for stable compilers: seeded mutations of sound files, for seconds in the suite and as long as one likes by hand. Each target
 //! must neither panic nor ask for more memory at once than its limit, whatever a file claims.
 //!
-//! `NIGHTSHIFT_FUZZ_SECS` is the time of all targets together (10 unless given), `NIGHTSHIFT_FUZZ_SEED` begins elsewhere,
+//! `NIGHTSHIFT_FUZZ_SECS` is the time of all targets together (10 unless given), `NIGHTSHIFT_FUZZ_TARGETS=NAME,NAME` takes some of
+//! them (several processes are several cores), `NIGHTSHIFT_FUZZ_SEED` begins elsewhere,
 //! `NIGHTSHIFT_FUZZ_CORPUS` names a folder that the sound files are written to, for cargo-fuzz. What makes a target fail is kept in
 //! `target/fuzz-failures/`.
 
@@ -169,7 +170,14 @@ fn mutated_files_neither_crash_nor_claim_memory() {
     let secs = setting("NIGHTSHIFT_FUZZ_SECS").unwrap_or(10);
     let first_seed = setting("NIGHTSHIFT_FUZZ_SEED").unwrap_or(1);
     let kept = std::env::var_os("NIGHTSHIFT_FUZZ_CORPUS");
-    for target in &TARGETS {
+    let picked = std::env::var("NIGHTSHIFT_FUZZ_TARGETS").ok();
+    let picked: Option<BTreeSet<&str>> = picked.as_deref().map(|names| names.split(',').collect());
+    let targets: Vec<&Target> = match &picked {
+        None => TARGETS.iter().collect(),
+        Some(names) => TARGETS.iter().filter(|target| names.contains(target.name)).collect(),
+    };
+    assert_eq!(targets.len(), picked.map_or(TARGETS.len(), |names| names.len()), "a target that is none was asked for");
+    for target in &targets {
         let corpus = corpus::of(target.name);
         assert!(corpus.len() >= 2, "{} begins from two sound files at least", target.name);
         for (index, sound) in corpus.iter().enumerate() {
@@ -181,7 +189,7 @@ fn mutated_files_neither_crash_nor_claim_memory() {
             }
         }
         let (mut runs, mut taken) = (0_u64, 0_u64);
-        let until = Instant::now() + Duration::from_secs(secs) / TARGETS.len() as u32;
+        let until = Instant::now() + Duration::from_secs(secs) / targets.len() as u32;
         let mut seed = first_seed;
         while runs == 0 || Instant::now() < until {
             // One seed, one input: a failure is found again by its number.

@@ -15,6 +15,14 @@ pub enum Compute {
 }
 
 impl Compute {
+    /// Whether this build can compute there.
+    ///
+    /// # Errors
+    /// [`TrainError::NoGpu`].
+    pub fn check(self) -> Result<(), TrainError> {
+        self.device().map(drop)
+    }
+
     /// The device. Errors: a GPU in a build without a backend for one.
     pub(super) fn device(self) -> Result<Device, TrainError> {
         match self {

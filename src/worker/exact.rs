@@ -153,8 +153,9 @@ impl ExactPrepared {
         let found = self.engine.install(|| input.file_digest_in_parallel());
         check_digest(&found, index, work.input_path, batch.input.digest)?;
         clock.begin("bootstraps");
-        let (done, answer) = (AtomicUsize::new(0), answer(manifest));
-        let step = || advance(done.fetch_add(1, Ordering::Relaxed) + 1);
+        let answer = answer(manifest);
+        let steps = Steps { done: AtomicUsize::new(0), advance };
+        let step = || steps.count();
         let mut results = Vec::with_capacity(input.place().occupancy * shape.classes * shape.coefficients);
         for image in 0..input.place().occupancy {
             if stop.load(Ordering::Relaxed) {
@@ -174,6 +175,18 @@ impl ExactPrepared {
             first_image: batch.first_image,
             stages: clock.finish(),
         })
+    }
+}
+
+/// Counts a batch's bootstraps, from several threads.
+struct Steps<'a> {
+    done: AtomicUsize,
+    advance: &'a (dyn Fn(usize) + Sync),
+}
+
+impl Steps<'_> {
+    fn count(&self) {
+        (self.advance)(self.done.fetch_add(1, Ordering::Relaxed) + 1);
     }
 }
 

@@ -46,6 +46,7 @@ impl<'a> Prepared<'a> {
         let recipe_text = read_text(&args.recipe, RECIPE_CAP_BYTES, "a recipe", "TOML in UTF-8")?;
         let places = Places { recipe: &args.recipe, data: &args.data, teacher: args.teacher.as_deref(), checkpoint };
         let mut recipe = Recipe::parse(&recipe_text).map_err(|error| places.told(error))?;
+        compute(args).check().map_err(|error| places.told(error))?;
         let teacher = teacher::read(args)?;
         // A place that cannot be written should be known now, not after hours.
         let folder = match args.out.parent() {
