@@ -166,18 +166,16 @@ fn queue_checks(queue: &dyn Queue, store: &Store) -> Vec<(&'static str, Finding)
     if let Some(written_unix_ms) = written_unix_ms {
         findings.push(("store clock", clock(written_unix_ms, queue.lease_ttl())));
     }
-    if let Some(folder) = store.folder() {
-        if let Some(bytes) = free_bytes(folder) {
-            let found = format!("{} free in {}", human_bytes(bytes), folder.display());
-            findings.push((
-                "store space",
-                if bytes < FREE_LIMIT_BYTES {
-                    Finding::Bad(found, ExitCode::Io, "make room: results cannot be stored")
-                } else {
-                    Finding::Good(found)
-                },
-            ));
-        }
+    if let Some(folder) = store.folder()
+        && let Some(bytes) = free_bytes(folder)
+    {
+        let found = format!("{} free in {}", human_bytes(bytes), folder.display());
+        let space = if bytes < FREE_LIMIT_BYTES {
+            Finding::Bad(found, ExitCode::Io, "make room: results cannot be stored")
+        } else {
+            Finding::Good(found)
+        };
+        findings.push(("store space", space));
     }
     findings
 }
