@@ -25,7 +25,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "PATH", requires = "test")]
     pub test_labels: Option<PathBuf>,
     /// Network that teaches, in place of one trained here: a package, or a specification with --teacher-weights. Images are
-    /// normalised as it expects, unless the recipe says how; the recipe's [teacher] says how much it counts
+    /// normalised as it expects, unless the recipe says how; the recipe's section teacher says how much it counts
     #[arg(long, value_name = "M.nsm|SPEC.json")]
     pub teacher: Option<PathBuf>,
     /// Weights of the teacher's specification
