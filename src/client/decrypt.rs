@@ -72,7 +72,7 @@ pub struct DecryptReport {
     pub images: usize,
     /// Batches.
     pub batches: usize,
-    /// Every logit of a calibration-like image is off by less than 2^-bits.
+    /// Every logit of an image that is not in [`beyond`](Self::beyond) is off by less than 2^-bits.
     pub promised_bits: f64,
     /// Decimals of a score that mean something.
     pub decimals: u8,
@@ -86,6 +86,9 @@ pub struct DecryptReport {
     pub smallest_margin: f64,
     /// Images whose two largest scores are closer than the promised precision tells apart: their label may differ from the clear one.
     pub too_close: Vec<usize>,
+    /// Images with a score larger than any calibration image had ([`ModelPackage::score_limit`]). Noise grows with the values that it meets:
+    /// how precise these are was not measured and is not promised.
+    pub beyond: Vec<usize>,
     /// Bytes of all results together.
     pub result_bytes: u64,
     /// Who signed the receipt, and what is known of them.
@@ -146,7 +149,7 @@ pub fn decrypt(request: &DecryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
             summary.promised_bits = summary.promised_bits.min(bits);
         }
     }
-    summary.weigh(&predictions);
+    summary.weigh(&predictions, model.score_limit());
     let result_bytes = receipt.batches.iter().map(|batch| batch.output_stamp.bytes).sum();
     let report = DecryptReport {
         job_id: manifest.job_id.clone(),
@@ -160,6 +163,7 @@ pub fn decrypt(request: &DecryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
         canary_max_error: (summary.canaries > 0).then_some(summary.canary_max_error),
         smallest_margin: summary.smallest_margin,
         too_close: summary.too_close,
+        beyond: summary.beyond,
         result_bytes,
         receipt_signed: signed,
     };
@@ -280,6 +284,13 @@ impl StageFigures {
     }
 }
 
+/// Whether an image's scores are beyond those that the precision was measured with.
+#[must_use]
+pub fn exceeds(scores: &[f64], limit: f64) -> bool {
+    // NaN exceeds everything.
+    scores.iter().any(|score| !(-limit..=limit).contains(score))
+}
+
 /// Where `Batches` puts canaries: in unused slots from the last one downwards.
 fn canary_slots(slots: usize, occupancy: usize, canaries: usize) -> Vec<(usize, usize)> {
     (0..canaries.min(slots.saturating_sub(occupancy))).map(|canary| (slots - 1 - canary, canary)).collect()
@@ -292,13 +303,21 @@ struct Summary {
     canary_max_error: f64,
     smallest_margin: f64,
     too_close: Vec<usize>,
+    beyond: Vec<usize>,
 }
 
 impl Default for Summary {
     fn default() -> Self {
         let infinite = f64::INFINITY;
-        let too_close = Vec::new();
-        Self { promised_bits: infinite, canaries: 0, canary_max_error: 0.0, smallest_margin: infinite, too_close }
+        let (too_close, beyond) = (Vec::new(), Vec::new());
+        Self {
+            promised_bits: infinite,
+            canaries: 0,
+            canary_max_error: 0.0,
+            smallest_margin: infinite,
+            too_close,
+            beyond,
+        }
     }
 }
 
@@ -328,8 +347,8 @@ impl Summary {
         Ok(())
     }
 
-    /// Lists the images that the promised precision cannot decide.
-    fn weigh(&mut self, predictions: &[Prediction]) {
+    /// Lists the images that the promised precision cannot decide, and those that it does not hold for.
+    fn weigh(&mut self, predictions: &[Prediction], score_limit: f64) {
         let tolerance = 2.0 * (-self.promised_bits).exp2();
         for prediction in predictions {
             let best = prediction.scores[usize::from(prediction.label)];
@@ -339,6 +358,9 @@ impl Summary {
             self.smallest_margin = self.smallest_margin.min(margin);
             if margin <= tolerance {
                 self.too_close.push(prediction.index);
+            }
+            if exceeds(&prediction.scores, score_limit) {
+                self.beyond.push(prediction.index);
             }
         }
     }

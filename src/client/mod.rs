@@ -14,7 +14,7 @@ mod outputs;
 mod setup;
 mod verify;
 
-pub use decrypt::{DecryptReport, DecryptRequest, Decrypted, decrypt};
+pub use decrypt::{DecryptReport, DecryptRequest, Decrypted, decrypt, exceeds};
 pub use encrypt::{EncryptReport, EncryptRequest, RequestSigning, encrypt};
 pub use error::ClientError;
 pub use inputs::{Images, decrypt_inputs};

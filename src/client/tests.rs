@@ -23,7 +23,7 @@ const IMAGES: usize = 4096 + 100;
 /// Four logits that are the four pixels.
 fn identity() -> ModelPackage {
     let eye = |i: usize| i.is_multiple_of(ENTRIES + 1);
-    let stats = StageStats { max_abs: 4.0, max_rms: 1.0, noise_gain: 0.5, noise_gain_worst: 1.0 };
+    let stats = StageStats { max_abs: 1.96, max_rms: 1.0, noise_gain: 0.5, noise_gain_worst: 1.0 };
     let all: Vec<u32> = (0..ENTRIES as u32).collect();
     let stage = Stage {
         name: "identity".into(),
@@ -259,6 +259,11 @@ fn what_is_encrypted_is_decrypted_with_either_key() {
         };
         let expected: Vec<usize> = predictions.iter().filter(|p| close(&p.scores)).map(|p| p.index).collect();
         assert_eq!(decrypted.too_close, expected);
+        let limit = world.model.score_limit();
+        let expected: Vec<usize> =
+            predictions.iter().filter(|p| p.scores.iter().any(|score| score.abs() > limit)).map(|p| p.index).collect();
+        assert!(!expected.is_empty() && expected.len() < IMAGES);
+        assert_eq!(decrypted.beyond, expected);
     }
 }
 

@@ -72,6 +72,7 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
     table.row(["receipt's signature", &verify::told(&report.receipt_signed)]);
     let (signature, signed_by) = verify::signed(&report.receipt_signed);
     table.row(["too close to tell", &format!("{close} image(s)")]);
+    table.row(["beyond the calibration", &format!("{} image(s), precision not promised", report.beyond.len())]);
     table.row(["time", &format!("{} ({})", human_duration(elapsed), human_rate(images, elapsed, "images"))]);
     Ok(Report {
         text: table.to_string(),
@@ -88,6 +89,7 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
             "canary_bits": report.canary_bits(),
             "smallest_margin": report.shown_margin(),
             "too_close": report.too_close,
+            "beyond_calibration": report.beyond,
             "result_bytes": report.result_bytes,
             "receipt_signature": signature,
             "receipt_key": signed_by,

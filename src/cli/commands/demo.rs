@@ -178,7 +178,7 @@ pub(super) fn journey(
     let oracles = oracles::run(&package.network, &package.circuit, set, context.threads.get(), &advance)?;
     context.progress.end();
     let logits: Vec<f64> = decrypted.predictions.iter().flat_map(|one| one.scores.iter().copied()).collect();
-    let comparison = compare(&logits, &oracles, truth, encrypted.promised_bits);
+    let comparison = compare(&logits, &oracles, truth, encrypted.promised_bits, package.score_limit());
     steps.end("compare");
     Ok(Journey { made, encrypted, ran, decrypted: decrypted.report, comparison })
 }

@@ -168,6 +168,15 @@ impl ModelPackage {
         Err(error.in_file(path))
     }
 
+    /// Largest magnitude of a calibration image's score. The planner's noise gains are of such images: an image with a larger score lies outside
+    /// what precision is promised for.
+    #[must_use]
+    pub fn score_limit(&self) -> f64 {
+        let seen = self.circuit.stages.last().map_or(0.0, |last| last.stats.max_abs);
+        // Ranges may have widened the circuit's own figure to images whose gains nobody measured.
+        self.ranges.as_ref().map_or(seen, |ranges| ranges.logits.limit)
+    }
+
     /// BLAKE3 (hexadecimal) over network, circuit, canaries and ranges, as the full form has them; provenance does not enter,
     /// nor does the form. Errors: an inconsistent package.
     pub fn model_id(&self) -> Result<String, FormatError> {

@@ -103,6 +103,10 @@ impl Figures<'_> {
         let precision = comparison.precision_bits;
         // Told finer than `decrypt` tells it: a test of the program on the user's own images, under a key made for it.
         table.row(["precision", &format!("{precision:.1} bits ({promised:.1} promised)")]);
+        if let Some(bits) = comparison.precision_beyond_bits {
+            let images = comparison.beyond.len();
+            table.row(["beyond the calibration", &format!("{images} image(s), {bits:.1} bits, not promised")]);
+        }
         let known = format!("{} in unused slots came out", self.decrypted.canaries);
         table.row(["known answers", &known]);
         for Tie { image, encrypted, integer, gap } in &comparison.ties {
@@ -135,6 +139,8 @@ impl Figures<'_> {
             "agreement_float": comparison.agreement_float,
             "precision_bits": comparison.precision_bits,
             "promised_bits": self.encrypted.promised_bits,
+            "beyond_calibration": comparison.beyond,
+            "precision_beyond_bits": comparison.precision_beyond_bits,
             "ties": comparison.ties.iter().map(Tie::json).collect::<Vec<_>>(),
             "canaries": self.decrypted.canaries,
             "encrypt_images_per_second": self.per_second("encrypt"),
