@@ -92,6 +92,23 @@ impl Inputs for MadeUp {
         }
         Ok(())
     }
+
+    fn load_rows_into(
+        &self,
+        component: usize,
+        limb: usize,
+        entries: &[u32],
+        first: usize,
+        out: &mut [u64],
+    ) -> Result<(), FormatError> {
+        let columns = out.len() / entries.len();
+        if component == 1 {
+            self.masks.uniform_rows_into(&self.moduli[limb], entries, limb as u32, first, out);
+            return Ok(());
+        }
+        let mut rows = entries.iter().zip(out.chunks_exact_mut(columns));
+        rows.try_for_each(|(&entry, out)| self.load_into(component, limb, entry as usize, first, out))
+    }
 }
 
 /// Small blocks, squares, a dense layer, squares, a dense layer: the kinds of work that every program is made of.

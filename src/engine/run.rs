@@ -33,6 +33,23 @@ pub trait Inputs: Sync {
         out: &mut [u64],
     ) -> Result<(), FormatError>;
 
+    /// [`Self::load_into`] for several ciphertexts, `[entry][residue]`: as many residues of each.
+    ///
+    /// # Errors
+    /// As [`Self::load_into`].
+    fn load_rows_into(
+        &self,
+        component: usize,
+        limb: usize,
+        entries: &[u32],
+        first: usize,
+        out: &mut [u64],
+    ) -> Result<(), FormatError> {
+        let columns = out.len() / entries.len().max(1);
+        let mut rows = entries.iter().zip(out.chunks_exact_mut(columns.max(1)));
+        rows.try_for_each(|(&entry, out)| self.load_into(component, limb, entry as usize, first, out))
+    }
+
     /// Announces that `count` residues from position `first` on, of both components, will be loaded soon. A hint.
     fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
         let _ = (limb, entry, first, count);

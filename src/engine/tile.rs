@@ -12,7 +12,7 @@ use crate::net::circuit::FeatureKind;
 use crate::ring::Modulus;
 use crate::ring::kernels::{BlockOperands, BlockScratch, Start};
 
-/// Entries by which reading is announced before it happens.
+/// Entries by which reading is announced before it happens, and that are loaded together.
 const PREFETCH_ROWS: usize = 8;
 
 /// Working memory of one thread.
@@ -20,8 +20,8 @@ const PREFETCH_ROWS: usize = 8;
 pub(super) struct TileScratch {
     /// `[tile of the band][input row]`
     inputs: Vec<u64>,
-    /// One component of one entry across the band.
-    piece: Vec<u64>,
+    /// One component of some entries across the band.
+    pieces: Vec<u64>,
     fused: Vec<u64>,
     /// Both components of one entry of a stored stage.
     kept: Vec<u64>,
@@ -111,19 +111,29 @@ impl Tiles<'_> {
         let columns = pass.tile_columns;
         let tile_words = pass.inputs.len() * 2 * columns;
         let loaded = grow(&mut scratch.inputs, pass.band_columns / columns * tile_words);
-        let piece = grow(&mut scratch.piece, pass.band_columns);
-        for (row, &entry) in pass.inputs.iter().enumerate() {
-            if let Some(&later) = pass.inputs.get(row + PREFETCH_ROWS) {
-                self.inputs.prefetch(place.limb, later as usize, place.first, pass.band_columns);
-            }
+        let pieces = grow(&mut scratch.pieces, PREFETCH_ROWS * pass.band_columns);
+        let mut first_row = 0;
+        for entries in pass.inputs.chunks(PREFETCH_ROWS) {
+            let pieces = &mut pieces[..entries.len() * pass.band_columns];
             for component in 0..2 {
-                self.inputs.load_into(component, place.limb, entry as usize, place.first, piece)?;
-                context.kernel().nonzero_assign(m, piece);
-                for (tile, residues) in piece.chunks_exact(columns).enumerate() {
-                    let at = tile * tile_words + (2 * row + component) * columns;
-                    loaded[at..at + columns].copy_from_slice(residues);
+                if component == 0 {
+                    for (row, (&entry, piece)) in
+                        (first_row..).zip(entries.iter().zip(pieces.chunks_exact_mut(pass.band_columns)))
+                    {
+                        if let Some(&later) = pass.inputs.get(row + PREFETCH_ROWS) {
+                            self.inputs.prefetch(place.limb, later as usize, place.first, pass.band_columns);
+                        }
+                        self.inputs.load_into(component, place.limb, entry as usize, place.first, piece)?;
+                    }
+                } else {
+                    self.inputs.load_rows_into(component, place.limb, entries, place.first, pieces)?;
+                }
+                for (row, piece) in (first_row..).zip(pieces.chunks_exact(pass.band_columns)) {
+                    let at = (2 * row + component) * columns;
+                    context.kernel().nonzero_pieces_into(m, piece, columns, tile_words, &mut loaded[at..]);
                 }
             }
+            first_row += entries.len();
         }
         Ok(())
     }

@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 pub const SEED_BYTES: usize = 32;
 /// Variance of an error coefficient.
 pub const ERROR_VARIANCE: f64 = 10.5;
-/// Blocks encrypted at once: enough that preparing the cipher's round keys for vectors does not count.
-const BLOCKS: usize = 128;
+/// Blocks encrypted at once: enough that preparing the cipher's round keys for vectors does not count (at 64 it took as long as the encryption).
+const BLOCKS: usize = 512;
 
 type Block = Array<u8, U16>;
 
@@ -72,11 +72,15 @@ impl Stream {
     /// Blocks from number `first` on.
     #[inline]
     fn blocks_into(&self, entry: u32, limb: u32, first: u64, blocks: &mut [Block]) {
-        let high = u128::from(entry) << 96 | u128::from(limb) << 64;
-        for (block, index) in blocks.iter_mut().zip(first..) {
-            *block = Block::from((high | u128::from(index)).to_le_bytes());
-        }
+        self.count_into(entry, limb, first, blocks);
         self.cipher.encrypt_blocks(blocks);
+    }
+
+    /// The same before encryption.
+    #[inline]
+    fn count_into(&self, entry: u32, limb: u32, first: u64, blocks: &mut [Block]) {
+        let high = u64::from(entry) << 32 | u64::from(limb);
+        self.kernel.count_blocks_into(high, first, Block::cast_slice_to_core_mut(blocks));
     }
 
     /// Calls `use_block(i, block)` for the `count` blocks from the first on.
@@ -100,6 +104,35 @@ impl Stream {
         for (run, out) in out.chunks_mut(BLOCKS).enumerate() {
             let blocks = &mut blocks[..out.len()];
             self.blocks_into(entry, limb, (first + run * BLOCKS) as u64, blocks);
+            self.kernel.reduce_blocks_into(m, Block::cast_slice_to_core(blocks), out);
+        }
+    }
+
+    /// [`Self::uniform_into`] for several polynomials, `[entry][residue]`: what is short apart is expanded together.
+    ///
+    /// # Panics
+    /// If `out` is not as many residues for each of the entries.
+    pub fn uniform_rows_into(&self, m: &Modulus, entries: &[u32], limb: u32, first: usize, out: &mut [u64]) {
+        let columns = out.len() / entries.len().max(1);
+        assert_eq!(columns * entries.len(), out.len(), "residues of {} entries", entries.len());
+        if columns == 0 {
+            return;
+        }
+        if columns > BLOCKS / 2 {
+            for (&entry, out) in entries.iter().zip(out.chunks_exact_mut(columns)) {
+                self.uniform_into(m, entry, limb, first, out);
+            }
+            return;
+        }
+        let together = BLOCKS / columns;
+        // Bytes, and not blocks: only those are cleared by wide stores.
+        let mut blocks = [[0; 16]; BLOCKS];
+        for (entries, out) in entries.chunks(together).zip(out.chunks_mut(together * columns)) {
+            let blocks = Block::cast_slice_from_core_mut(&mut blocks[..out.len()]);
+            for (&entry, blocks) in entries.iter().zip(blocks.chunks_exact_mut(columns)) {
+                self.count_into(entry, limb, first as u64, blocks);
+            }
+            self.cipher.encrypt_blocks(blocks);
             self.kernel.reduce_blocks_into(m, Block::cast_slice_to_core(blocks), out);
         }
     }
@@ -152,6 +185,17 @@ mod tests {
         let mut part = vec![0; 300];
         stream.uniform_into(&m, 5, 2, 333, &mut part);
         assert_eq!(part, whole[333..633]);
+        for (columns, entries) in [(1, 700), (64, 19), (300, 3), (512, 2), (700, 2)] {
+            let entries: Vec<u32> = (0..entries).map(|i| (i * 7 + 5) % 23).collect();
+            let mut rows = vec![0; columns * entries.len()];
+            stream.uniform_rows_into(&m, &entries, 2, 200, &mut rows);
+            for (&entry, row) in entries.iter().zip(rows.chunks_exact(columns)) {
+                let mut alone = vec![0; columns];
+                stream.uniform_into(&m, entry, 2, 200, &mut alone);
+                assert_eq!(row, alone, "{columns} residues of entry {entry}");
+            }
+        }
+        stream.uniform_rows_into(&m, &[], 0, 0, &mut []);
         for (entry, limb) in [(6, 2), (5, 1)] {
             let mut other = vec![0; 1000];
             stream.uniform_into(&m, entry, limb, 0, &mut other);

@@ -52,6 +52,17 @@ impl Inputs for EncryptedBatch {
         Self::load_into(self, component, limb, entry, first, out)
     }
 
+    fn load_rows_into(
+        &self,
+        component: usize,
+        limb: usize,
+        entries: &[u32],
+        first: usize,
+        out: &mut [u64],
+    ) -> Result<(), FormatError> {
+        Self::load_rows_into(self, component, limb, entries, first, out)
+    }
+
     fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
         Self::prefetch(self, limb, entry, first, count);
     }

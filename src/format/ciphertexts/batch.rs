@@ -249,6 +249,31 @@ impl EncryptedBatch {
         Ok(())
     }
 
+    /// [`Self::load_into`] for several entries, `[entry][residue]`, as many residues of each: masks are expanded together.
+    ///
+    /// # Errors
+    /// As [`Self::load_into`].
+    pub fn load_rows_into(
+        &self,
+        component: usize,
+        limb: usize,
+        entries: &[u32],
+        first_slot: usize,
+        out: &mut [u64],
+    ) -> Result<(), FormatError> {
+        let columns = out.len() / entries.len().max(1);
+        let end = first_slot.saturating_add(columns);
+        if let (1, Some(masks), Some(modulus)) = (component, &self.masks, self.moduli.get(limb)) {
+            if let Some(&entry) = entries.iter().find(|&&entry| entry as usize >= self.entries || end > self.degree) {
+                return Err(self.outside(component, limb, entry as usize, end));
+            }
+            masks.uniform_rows_into(modulus, entries, limb as u32, first_slot, out);
+            return Ok(());
+        }
+        let mut rows = entries.iter().zip(out.chunks_exact_mut(columns.max(1)));
+        rows.try_for_each(|(&entry, out)| self.load_into(component, limb, entry as usize, first_slot, out))
+    }
+
     /// Announces that [`Self::load_into`] will read these residues of every stored component. A hint: outside the batch it does nothing.
     pub fn prefetch(&self, limb: usize, entry: usize, first_slot: usize, count: usize) {
         let Some(modulus) = self.moduli.get(limb) else { return };

@@ -3,10 +3,12 @@
 //! Products of two residues (q below 2^50) are split by `vpmadd52lo/hi` at 52 bits and reduced by the same Barrett step as
 //! the reference. Products with weights (|w| q below 2^52) need the low half only.
 
-use super::{BlockOperands, Modulus, ShoupFactor, ShoupTable, portable};
+use super::{BlockOperands, Modulus, ShoupFactor, ShoupTable, portable, prefetch};
 use core::arch::x86_64::*;
 
 pub(super) const LANES: usize = 8;
+/// Pieces by which reading is announced before it happens.
+const PIECES_AHEAD: usize = 8;
 
 /// Exists only on a CPU with AVX-512 F, DQ, VL, BW, VBMI and IFMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ entry!(reduce_blocks_into => reduce_blocks(m: &Modulus, blocks: &[[u8; 16]], out
 entry!(square_into => square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
 entry!(square_rows_into => square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]));
 entry!(nonzero_assign => nonzero(m: &Modulus, x: &mut [u64]));
+entry!(nonzero_pieces_into => nonzero_pieces(m: &Modulus, x: &[u64], columns: usize, stride: usize, out: &mut [u64]));
+entry!(count_blocks_into => count_blocks(high: u64, first: u64, blocks: &mut [[u8; 16]]));
 
 /// Broadcast constants of one modulus.
 #[derive(Clone, Copy)]
@@ -219,6 +223,26 @@ fn scale(m: &Modulus, x: &mut [u64], w: ShoupFactor) {
     portable::scale_assign(m, &mut x[even..], w);
 }
 
+#[target_feature(enable = "avx512f")]
+fn count_blocks(high: u64, first: u64, blocks: &mut [[u8; 16]]) {
+    /// Blocks of a vector.
+    const TOGETHER: usize = 4;
+    let (high_lanes, first_lanes) = (high as i64, first as i64);
+    let counting = _mm512_set_epi64(0, 3, 0, 2, 0, 1, 0, 0);
+    let mut next = _mm512_mask_set1_epi64(_mm512_set1_epi64(high_lanes), 0b0101_0101, first_lanes);
+    next = _mm512_add_epi64(next, counting);
+    let step = _mm512_maskz_set1_epi64(0b0101_0101, TOGETHER as i64);
+    let mut runs = blocks.chunks_exact_mut(TOGETHER);
+    let mut counted = first;
+    for run in &mut runs {
+        // SAFETY: four blocks are 64 bytes; the store has no alignment requirement.
+        unsafe { _mm512_storeu_si512(run.as_mut_ptr().cast(), next) };
+        next = _mm512_add_epi64(next, step);
+        counted += TOGETHER as u64;
+    }
+    portable::count_blocks_into(high, counted, runs.into_remainder());
+}
+
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 fn reduce_blocks(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
     let wide = Wide::new(m);
@@ -280,25 +304,54 @@ fn load_table(table: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(table.as_ptr().cast()) }
 }
 
-/// Eight residues are `8 * width` bytes, at most one vector: a byte permutation spreads them to lanes.
+/// How residues of one width are unpacked. Eight are `8 * width` bytes, at most one vector: a byte permutation spreads them to lanes.
+#[derive(Clone, Copy)]
+struct Unpacking {
+    width: usize,
+    spread: __m512i,
+    /// The low `width` bytes of every word.
+    kept: u64,
+    /// The bytes of eight residues.
+    present: u64,
+}
+
+impl Unpacking {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(width: usize) -> Self {
+        let kept = 0x0101_0101_0101_0101 * (0xff >> (8 - width));
+        Self { width, spread: load_table(&SPREAD[width]), kept, present: u64::MAX >> (64 - LANES * width) }
+    }
+
+    /// The largest of each lane.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    fn run(&self, packed: &[u8], out: &mut [u64]) -> __m512i {
+        let group = LANES * self.width;
+        let mut largest = _mm512_setzero_si512();
+        let mut rest = packed;
+        for out in out.chunks_exact_mut(LANES) {
+            let (bytes, after) = rest.split_at(group);
+            // SAFETY: the mask selects the first `group` bytes, the length of `bytes`; masked-out bytes are not touched.
+            let loaded = unsafe { _mm512_maskz_loadu_epi8(self.present, bytes.as_ptr().cast()) };
+            let residues = _mm512_maskz_permutexvar_epi8(self.kept, self.spread, loaded);
+            largest = _mm512_max_epu64(largest, residues);
+            store(out, 0, residues);
+            rest = after;
+        }
+        largest
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn unpack(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
-    let group = LANES * width;
-    let spread = load_table(&SPREAD[width]);
-    // The low `width` bytes of every word.
-    let kept = 0x0101_0101_0101_0101 * (0xff >> (8 - width));
-    let present = u64::MAX >> (64 - group);
-    let mut largest = _mm512_setzero_si512();
+    let largest = _mm512_reduce_max_epu64(Unpacking::new(width).run(packed, out));
     let even = out.len() / LANES * LANES;
-    for (bytes, i) in packed.chunks_exact(group).zip((0..even).step_by(LANES)) {
-        // SAFETY: the mask selects the first `group` bytes, the length of `bytes`; masked-out bytes are not touched.
-        let loaded = unsafe { _mm512_maskz_loadu_epi8(present, bytes.as_ptr().cast()) };
-        let residues = _mm512_maskz_permutexvar_epi8(kept, spread, loaded);
-        largest = _mm512_max_epu64(largest, residues);
-        store(out, i, residues);
+    if even == out.len() {
+        return largest;
     }
-    _mm512_reduce_max_epu64(largest).max(portable::unpack_into(width, &packed[even * width..], &mut out[even..]))
+    largest.max(portable::unpack_into(width, &packed[even * width..], &mut out[even..]))
 }
 
 pub(super) fn unpack_pieces_into(_: Token, width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
@@ -308,8 +361,15 @@ pub(super) fn unpack_pieces_into(_: Token, width: usize, packed: &[u8], stride: 
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn unpack_pieces(width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
+    if !piece.is_multiple_of(LANES) {
+        return portable::unpack_pieces_into(width, packed, stride, piece, out);
+    }
+    let unpacking = Unpacking::new(width);
     for (k, out) in out.chunks_exact_mut(piece).enumerate() {
-        unpack(width, &packed[k * stride..][..piece * width], out);
+        // Pieces lie too far apart for the processor to see where it goes.
+        let ahead = (k + PIECES_AHEAD) * stride;
+        prefetch(packed.get(ahead..ahead + piece * width).unwrap_or_default());
+        unpacking.run(&packed[k * stride..][..piece * width], out);
     }
 }
 
@@ -327,8 +387,12 @@ pub(super) fn pack_pieces_into(
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn pack_pieces(width: usize, residues: &[u64], stride: usize, piece: usize, packed: &mut [u8]) {
+    if !piece.is_multiple_of(LANES) {
+        return portable::pack_pieces_into(width, residues, stride, piece, packed);
+    }
+    let packing = Packing::new(width);
     for (k, residues) in residues.chunks_exact(piece).enumerate() {
-        pack(width, residues, &mut packed[k * stride..][..piece * width]);
+        packing.run(residues, &mut packed[k * stride..][..piece * width]);
     }
 }
 
@@ -337,27 +401,50 @@ pub(super) fn pack_into(_: Token, width: usize, residues: &[u64], packed: &mut [
     unsafe { pack(width, residues, packed) }
 }
 
-/// The reverse of [`unpack`]. Whole vectors are stored where they fit: what is too much is overwritten by the next one.
+/// The reverse of [`Unpacking`].
+#[derive(Clone, Copy)]
+struct Packing {
+    width: usize,
+    gathered: __m512i,
+}
+
+impl Packing {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(width: usize) -> Self {
+        Self { width, gathered: load_table(&GATHERED[width]) }
+    }
+
+    /// Whole vectors are stored where they fit: what is too much is overwritten by the next one.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    fn run(&self, residues: &[u64], packed: &mut [u8]) {
+        let group = LANES * self.width;
+        let mut rest = packed;
+        for residues in residues.chunks_exact(LANES) {
+            let together = _mm512_permutexvar_epi8(self.gathered, load(residues, 0));
+            if let Some(vector) = rest.get_mut(..64) {
+                // SAFETY: the slice holds 64 bytes; the store has no alignment requirement.
+                unsafe { _mm512_storeu_si512(vector.as_mut_ptr().cast(), together) }
+            } else {
+                // Words under a mask: stores under a mask of bytes take many cycles on some processors.
+                let last: &mut [u8] = &mut rest[..group];
+                // SAFETY: the mask selects the first `width` words, the length of `last`; masked-out words are not touched.
+                unsafe { _mm512_mask_storeu_epi64(last.as_mut_ptr().cast(), 0xff >> (8 - self.width), together) }
+            }
+            rest = &mut rest[group..];
+        }
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn pack(width: usize, residues: &[u64], packed: &mut [u8]) {
-    let group = LANES * width;
-    let gathered = load_table(&GATHERED[width]);
-    let present = u64::MAX >> (64 - group);
     let even = residues.len() / LANES * LANES;
-    for i in (0..even).step_by(LANES) {
-        let rest: &mut [u8] = &mut packed[i * width..];
-        let together = _mm512_permutexvar_epi8(gathered, load(residues, i));
-        if let Some(vector) = rest.get_mut(..64) {
-            // SAFETY: the slice holds 64 bytes; the store has no alignment requirement.
-            unsafe { _mm512_storeu_si512(vector.as_mut_ptr().cast(), together) }
-        } else {
-            let bytes: &mut [u8] = &mut rest[..group];
-            // SAFETY: the mask selects the first `group` bytes, the length of `bytes`; masked-out bytes are not touched.
-            unsafe { _mm512_mask_storeu_epi8(bytes.as_mut_ptr().cast(), present, together) };
-        }
+    Packing::new(width).run(&residues[..even], packed);
+    if even < residues.len() {
+        portable::pack_into(width, &residues[even..], &mut packed[even * width..]);
     }
-    portable::pack_into(width, &residues[even..], &mut packed[even * width..]);
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -424,4 +511,18 @@ fn nonzero(m: &Modulus, x: &mut [u64]) {
         store(x, i, written);
     }
     portable::nonzero_assign(m, &mut x[even..]);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn nonzero_pieces(m: &Modulus, x: &[u64], columns: usize, stride: usize, out: &mut [u64]) {
+    if !columns.is_multiple_of(LANES) {
+        return portable::nonzero_pieces_into(m, x, columns, stride, out);
+    }
+    let wide = Wide::new(m);
+    for (k, piece) in x.chunks_exact(columns).enumerate() {
+        let out = &mut out[k * stride..][..columns];
+        for (x, out) in piece.chunks_exact(LANES).zip(out.chunks_exact_mut(LANES)) {
+            store(out, 0, wide.nonzero(load(x, 0)));
+        }
+    }
 }

@@ -56,7 +56,7 @@ unsafe fn products<const R: usize>(weights: &[Line], units: [&[Line]; 2], first:
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
     for (quad, (a, b)) in units[0].iter().zip(units[1]).enumerate() {
         // SAFETY: lines are 64 bytes, aligned to 64.
-        let lines = unsafe { [a, b].map(|line| _mm512_load_si512((&raw const line.0).cast())) };
+        let lines = unsafe { [_mm512_load_si512((&raw const a.0).cast()), _mm512_load_si512((&raw const b.0).cast())] };
         for (row, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the caller has R words a quad.
             let weight = _mm512_set1_epi32(unsafe { *words.add(quad * R + row) });

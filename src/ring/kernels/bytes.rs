@@ -337,6 +337,13 @@ impl Epilogue<'_> {
                         }
                         sum
                     };
+                    let start = load_start(&self.operands, out_row, v, out);
+                    let place = out_row as usize * self.operands.row_words + v;
+                    if ONE_WORD && self.digit == 0 {
+                        // Below 2^62 in magnitude: a residue more still fits a word.
+                        store(out, place, reduce(_mm512_add_epi64(join(0..P), start)));
+                        continue;
+                    }
                     let mut residues = if ONE_WORD {
                         reduce(join(0..P))
                     } else {
@@ -346,8 +353,7 @@ impl Epilogue<'_> {
                     if self.digit > 0 {
                         residues = wide.mul_shoup(residues, digit_value, digit_quotient);
                     }
-                    let total = wide.add(load_start(&self.operands, out_row, v, out), residues);
-                    store(out, out_row as usize * self.operands.row_words + v, total);
+                    store(out, place, wide.add(start, residues));
                 }
             }
         }

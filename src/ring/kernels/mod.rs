@@ -180,6 +180,11 @@ impl Kernel {
         dispatch!(self, reduce_blocks_into(m, blocks, out));
     }
 
+    /// Block `i` is the little-endian integer `high 2^64 + first + i`; `first + i` below 2^64.
+    pub fn count_blocks_into(&self, high: u64, first: u64, blocks: &mut [[u8; 16]]) {
+        dispatch!(self, count_blocks_into(high, first, blocks));
+    }
+
     /// `out[i]` is the little-endian integer of bytes `width i .. width (i + 1)`, for a width of 1 to 8 and `packed` of `width * out.len()`
     /// bytes; the return value is the largest of them.
     pub fn unpack_into(&self, width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
@@ -209,6 +214,11 @@ impl Kernel {
     /// Writes zero as `q`.
     pub fn nonzero_assign(&self, m: &Modulus, x: &mut [u64]) {
         dispatch!(self, nonzero_assign(m, x));
+    }
+
+    /// Pieces of `columns` residues of `x`, zero written as `q`: the k-th goes to word `k * stride` of `out`.
+    pub fn nonzero_pieces_into(&self, m: &Modulus, x: &[u64], columns: usize, stride: usize, out: &mut [u64]) {
+        dispatch!(self, nonzero_pieces_into(m, x, columns, stride, out));
     }
 
     /// Extends and then does as [`Self::fold_twist_assign`]: with `v = floor(1/2 + sum_j limbs[j][i] reciprocals[j])`, products and sums rounded

@@ -34,6 +34,13 @@ pub(super) fn reduce_blocks_into(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u6
 }
 
 #[inline(always)]
+pub(super) fn count_blocks_into(high: u64, first: u64, blocks: &mut [[u8; 16]]) {
+    for (block, low) in blocks.iter_mut().zip(first..) {
+        *block = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+    }
+}
+
+#[inline(always)]
 pub(super) fn unpack_into(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
     let mut largest = 0;
     for (o, bytes) in out.iter_mut().zip(packed.chunks_exact(width)) {
@@ -121,6 +128,15 @@ pub(super) fn square_rows_into(m: &Modulus, columns: usize, x: &[u64], out: &mut
 pub(super) fn nonzero_assign(m: &Modulus, x: &mut [u64]) {
     for r in x {
         *r = if *r == 0 { m.value() } else { *r };
+    }
+}
+
+#[inline(always)]
+pub(super) fn nonzero_pieces_into(m: &Modulus, x: &[u64], columns: usize, stride: usize, out: &mut [u64]) {
+    for (k, piece) in x.chunks_exact(columns).enumerate() {
+        let out = &mut out[k * stride..][..columns];
+        out.copy_from_slice(piece);
+        nonzero_assign(m, out);
     }
 }
 

@@ -90,6 +90,25 @@ fn wide_words_and_packed_bytes_are_read_exactly() {
                 assert_eq!(u128::from(found), wide % u128::from(m.value()), "{} {wide}", kernel.name());
             }
         }
+        for (high, first, len) in [(0, 0, 0), (7, 3, 1), (1 << 40 | 9, 8, 4), (u64::MAX, u64::MAX - 66, 66)] {
+            let mut blocks = vec![[0xee; 16]; len];
+            kernel.count_blocks_into(high, first, &mut blocks);
+            for (i, &block) in blocks.iter().enumerate() {
+                let expected = u128::from(high) << 64 | u128::from(first + i as u64);
+                assert_eq!(u128::from_le_bytes(block), expected, "{} block {i}", kernel.name());
+            }
+        }
+        for (columns, stride) in [(16, 16), (64, 100), (5, 7)] {
+            let m = edge_primes()[0];
+            let x: Vec<u64> = (0..3 * columns as u64).map(|i| if i % 3 == 0 { 0 } else { i }).collect();
+            let mut out = vec![11; 3 * stride];
+            kernel.nonzero_pieces_into(&m, &x, columns, stride, &mut out);
+            for (k, out) in out.chunks_exact(stride).enumerate() {
+                let piece = x[k * columns..][..columns].iter().map(|&r| if r == 0 { m.value() } else { r });
+                let expected: Vec<u64> = piece.chain(std::iter::repeat_n(11, stride - columns)).collect();
+                assert_eq!(out, expected, "{}: pieces of {columns}", kernel.name());
+            }
+        }
         for width in 1..=8 {
             for len in [1, 8, 64, 77] {
                 let packed: Vec<u8> = (0..len * width).map(|_| words.next() as u8).collect();

@@ -80,7 +80,11 @@ impl Group<'_> {
             let mut sums = [[_mm512_setzero_si512(); C]; R];
             for (&column, weights) in chunk_columns.iter().zip(chunk_words.chunks_exact(R)) {
                 let row = &x[column as usize * row_words + v..][..C * LANES];
-                let inputs: [__m512i; C] = core::array::from_fn(|c| load(row, c * LANES));
+                // A loop here and below: closures given to library functions are compiled without the features.
+                let mut inputs = [_mm512_setzero_si512(); C];
+                for c in 0..C {
+                    inputs[c] = load(row, c * LANES);
+                }
                 for r in 0..R {
                     let weight = _mm512_set1_epi64(weights[r] as i64);
                     for c in 0..C {
@@ -98,8 +102,9 @@ impl Group<'_> {
                 };
                 let correction = _mm512_set1_epi64(self.m.positive_offset().wrapping_sub(negatives << 52) as i64);
                 for c in 0..C {
-                    let reduced = wide.reduce(_mm512_add_epi64(sums[r][c], correction));
-                    let total = wide.add(load_start(&operands, row, v + c * LANES, out), reduced);
+                    // The sum is below 2^62 in magnitude: a residue more still fits a word.
+                    let start = load_start(&operands, row, v + c * LANES, out);
+                    let total = wide.reduce(_mm512_add_epi64(_mm512_add_epi64(sums[r][c], correction), start));
                     store(out, row as usize * row_words + v + c * LANES, total);
                 }
             }
@@ -131,8 +136,9 @@ impl Group<'_> {
                         sums[r][1] = _mm512_add_epi64(sums[r][1], _mm512_mul_epi32(high, weight));
                     }
                 }
-                for (&row, &sums) in self.rows.iter().zip(&sums) {
-                    let [low, high] = sums.map(|sum| wide.reduce(_mm512_add_epi64(sum, offset)));
+                for (&row, &[low, high]) in self.rows.iter().zip(&sums) {
+                    let low = wide.reduce(_mm512_add_epi64(low, offset));
+                    let high = wide.reduce(_mm512_add_epi64(high, offset));
                     let reduced = wide.add(low, wide.mul_shoup(high, value, quotient));
                     let total = wide.add(load_start(&operands, row, v, out), reduced);
                     store(out, row as usize * row_words + v, total);
