@@ -1,7 +1,7 @@
 //! The state of a batch between two stages: what later stages still read, as bytes. Whoever goes on from it comes to the same words.
 
 use super::run::{Engine, Inputs, Results};
-use super::store::{Packing, StoredPass, StoredStage, allocate};
+use super::store::{Packing, StoredPass, StoredStage};
 use super::{EngineError, Event};
 use crate::format::FormatError;
 use crate::plan::After;
@@ -96,7 +96,7 @@ impl Engine {
             stored[stage].places = vec![None; self.circuit.stages[stage].map.outputs];
             for (number, pass) in self.passes(stage).into_iter().enumerate() {
                 let packing = self.kept_packing(stage, &pass);
-                let mut bytes = allocate(packing.bytes())?;
+                let mut bytes = self.memory.take(packing.bytes())?;
                 kept.load_into(stage, number, &mut bytes[..packing.bytes()])?;
                 stored[stage].add(&pass.rows, StoredPass { packing, bytes });
             }

@@ -7,6 +7,7 @@
 
 mod calibrate;
 mod checkpoint;
+mod memory;
 mod prepare;
 pub mod rates;
 mod run;

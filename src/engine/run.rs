@@ -2,8 +2,9 @@
 
 use super::EngineError;
 use super::checkpoint::Checkpoints;
+use super::memory::Memory;
 use super::prepare::PreparedPass;
-use super::store::{Packing, StoredPass, StoredStage, SwitchedRows, allocate};
+use super::store::{Packing, StoredPass, StoredStage, SwitchedRows};
 use super::tile::{BandPlace, TileScratch, Tiles};
 use crate::ckks::Context;
 use crate::ckks::keys::EvaluationKey;
@@ -126,6 +127,7 @@ pub struct Engine {
     pub(super) plan: Plan,
     key: Option<KeySwitchKey>,
     pool: rayon::ThreadPool,
+    pub(super) memory: Memory,
 }
 
 impl Engine {
@@ -171,12 +173,17 @@ impl Engine {
             .build()
             .map_err(|e| EngineError::Threads { threads, reason: e.to_string() })?;
         let live = Live::new(&circuit);
-        Ok(Self { context, circuit, live, plan, key, pool })
+        Ok(Self { context, circuit, live, plan, key, pool, memory: Memory::default() })
     }
 
     /// Runs something else on the engine's threads.
     pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.pool.install(work)
+    }
+
+    /// Gives working memory back to the system that was kept for the next batch.
+    pub fn release_memory(&self) {
+        self.memory.release();
     }
 
     /// Parameters and transforms.
@@ -243,7 +250,7 @@ impl Engine {
         let mut results =
             Results { outputs, components: output.components, limbs: output.limbs, residues: vec![0; outputs * words] };
         // What tiles write and key switches use up: the same memory for all passes.
-        let mut used = allocate(0)?;
+        let mut used = self.memory.take(0)?;
         let total = self.ciphertexts();
         let mut done = self.ciphertexts_before(first);
         for k in first..count {
@@ -264,10 +271,10 @@ impl Engine {
                 });
                 if used.len() < used_packing.bytes() {
                     // Given back before more is taken.
-                    drop(std::mem::replace(&mut used, allocate(0)?));
-                    used = allocate(used_packing.bytes())?;
+                    self.memory.give(std::mem::replace(&mut used, self.memory.take(0)?));
+                    used = self.memory.take(used_packing.bytes())?;
                 }
-                let mut kept = allocate(kept_packing.bytes())?;
+                let mut kept = self.memory.take(kept_packing.bytes())?;
                 self.tiles(&pass, inputs, &stored, [(&kept_packing, &mut kept), (&used_packing, &mut used)], stop)?;
                 observe(Event::Polynomials { stage: k, name });
                 if kept_limbs > 0 {
@@ -278,13 +285,14 @@ impl Engine {
                     stored[k].add(&pass.rows, StoredPass { packing: kept_packing, bytes: kept });
                 } else {
                     self.to_coefficients(&pass, (&used_packing, &used), &mut results.residues, stop)?;
+                    self.memory.give(kept);
                 }
                 done += pass.rows.len();
                 observe(Event::Done { ciphertexts: done, total });
             }
             for (j, stage) in stored.iter_mut().enumerate().take(k) {
                 if last_reader(&self.circuit, j) <= k {
-                    *stage = StoredStage::default();
+                    std::mem::take(stage).passes.into_iter().for_each(|pass| self.memory.give(pass.bytes));
                 }
             }
             if let Some(checkpoints) = &mut checkpoints
@@ -294,6 +302,7 @@ impl Engine {
                 checkpoints.offer(&self.state(k + 1, &stored));
             }
         }
+        self.memory.give(used);
         Ok(results)
     }
 
@@ -336,7 +345,7 @@ impl Engine {
         let kernel = self.context.kernel();
         let spare = Spare::default();
         self.pool.install(|| {
-            let groups = kept_bytes.par_chunks_mut(kept.group_bytes()).enumerate();
+            let groups = kept_bytes[..kept.bytes()].par_chunks_mut(kept.group_bytes()).enumerate();
             groups.try_for_each(|(group, kept_bytes)| {
                 let used_bytes = &used_bytes[group * used.group_bytes()..][..used.bytes_of(group)];
                 let rows = kept.rows_of(group);

@@ -4,7 +4,6 @@
 //! piece a group; a key switch has its group's rows in one piece; a later stage's tile finds neighbouring rows side by side. Limbs may hold
 //! different components: what is kept for later stages (c0 and c1 of the limbs that remain) lies apart from what a key switch uses up.
 
-use super::EngineError;
 use crate::ckks::Context;
 use crate::ckks::keyswitch::Ciphertexts;
 use crate::format::Bytes;
@@ -170,11 +169,6 @@ impl Packing {
     }
 }
 
-/// Memory for rows of a layout.
-pub(super) fn allocate(bytes: usize) -> Result<Bytes, EngineError> {
-    Bytes::zeroed(bytes).map_err(|e| EngineError::Memory { bytes, reason: e.to_string() })
-}
-
 /// Outputs of one pass that later stages read: components 0 and 1.
 pub(super) struct StoredPass {
     pub packing: Packing,
@@ -298,7 +292,7 @@ mod tests {
             let value = |limb: usize, row: usize, component: usize, column: usize| {
                 ((row * 3 + component) * 1000 + column) as u64 * 7_919 + limb as u64
             };
-            let mut bytes = allocate(packing.bytes()).unwrap();
+            let mut bytes = Bytes::zeroed(packing.bytes()).unwrap();
             let bands = degree / band_columns;
             for (at, mut band) in packing.bands(&mut bytes, band_columns).into_iter().enumerate() {
                 let (limb, first) = (at / bands, at % bands * band_columns);

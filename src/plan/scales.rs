@@ -5,13 +5,19 @@
 //! (scale wanted), and the last stage's modulus is as large as the logits' range needs. Every exact scale is carried forward from
 //! the primes really found.
 
-use super::{After, Lift, Plan, PlanError, Precision, Requirements, StagePlan};
+use super::{After, Lift, Plan, PlanError, Precision, Requirements, StagePlan, cost};
 use crate::ckks::{CkksError, Parameters, ParametersLiteral, noise, security};
 use crate::net::circuit::{Circuit, FeatureKind, Source, Stage, StageStats};
 use crate::ring::primes;
 
-/// Widest ciphertext prime: 8-bit weights times a residue then fit the 52-bit multiplier's low half.
-const WIDEST: f64 = (1u64 << 44) as f64 * 0.99;
+/// Widest ciphertext prime: 8-bit weights (up to 127) times a residue then fit the 52-bit multiplier's low half.
+const WIDEST: f64 = (1u64 << 45) as f64 * 0.999;
+/// Bits by which the nearest prime may be off its target.
+const BITS_BELOW_TARGET: f64 = 0.02;
+/// A prime that five bytes hold.
+const WHOLE_BYTES: f64 = (1u64 << 40) as f64 * 0.999;
+/// Times that every rescale prime's size is tried anew.
+const ROUNDS: usize = 3;
 /// Widest rescale prime where precision needs more than that: slower kernels, still on the transform's fast path.
 const WIDEST_RESCALE: f64 = (1u64 << 49) as f64;
 /// Shares by which a rescale prime may be smaller than wanted: each is tried.
@@ -22,6 +28,8 @@ const MOST_PRIMES: usize = 60;
 const NARROWEST: f64 = (1u64 << 34) as f64;
 /// Widest special prime.
 const WIDEST_SPECIAL: f64 = (1u64 << 49) as f64;
+/// Most special primes, and most limbs of a digit.
+const MOST_SPECIAL: usize = 4;
 /// Standard deviations in "worst" for a Gaussian error.
 const SIGMAS: f64 = 6.0;
 /// The same for a rounding error, which the secret multiplies slot by slot: the product of two Gaussians has a longer tail (beyond twelve
@@ -39,6 +47,10 @@ const FINE_MULTIPLIER_BITS: f64 = 12.0;
 const LARGEST_FIGURE: f64 = (1u64 << 40) as f64;
 /// No scale of a real plan comes near it.
 const LARGEST_SCALE: f64 = 1e150;
+/// Bits of the modulus beyond what the largest values need.
+const SPARE_BITS: f64 = 1.0;
+/// So many of them may be given up for primes of a byte less.
+const SPARE_BITS_FOR_A_BYTE: f64 = 0.5;
 /// Bits by which a plan may miss the promise (primes are near their targets, not on them).
 const PROMISE_TOLERANCE_BITS: f64 = 0.02;
 /// A scale raised to what a prime needs is raised by this much more, so that no rounding lands below.
@@ -130,6 +142,10 @@ struct Wanted {
     /// What the first rescale prime needs the input's scale to be.
     least_input: f64,
     rescales: Vec<f64>,
+    /// Sizes of rescale primes that are not left to the scales wanted; all are where it is empty.
+    widths: Vec<Option<f64>>,
+    /// Scales after a key switch below which noise is no longer small beside the values.
+    least_rescales: Vec<f64>,
 }
 
 impl Wanted {
@@ -137,22 +153,20 @@ impl Wanted {
         let switched = circuit.stages.len().saturating_sub(2);
         let share = 2f64.powf(-requirements.promised_bits) / ((switched + 1) as f64).sqrt();
         // The gain is a derivative: it holds only while the noise is small beside the values it is added to.
+        let least = |noise: f64, stats: &StageStats| noise * SMALLEST_SIGNAL / stats.max_rms;
         let scale = |noise: f64, sigmas: f64, stats: &StageStats| {
-            noise * (sigmas * stats.noise_gain_worst / share).max(SMALLEST_SIGNAL / stats.max_rms)
+            (noise * sigmas * stats.noise_gain_worst / share).max(least(noise, stats))
         };
         // A key switch adds a little to its rescale: the special prime is chosen so that it is at most a half.
         let rescale = noise::rescale(degree) * 1.25f64.sqrt();
+        let after = || circuit.stages.iter().skip(1).take(switched);
         let mut wanted = Self {
             input: scale(noise::fresh_secret(degree), SIGMAS, &circuit.input_stats),
             narrowing: NARROWINGS[0],
             least_input: 0.0,
-            rescales: circuit
-                .stages
-                .iter()
-                .skip(1)
-                .take(switched)
-                .map(|s| scale(rescale, SIGMAS_OF_PRODUCT, &s.stats))
-                .collect(),
+            rescales: after().map(|s| scale(rescale, SIGMAS_OF_PRODUCT, &s.stats)).collect(),
+            widths: Vec::new(),
+            least_rescales: after().map(|s| coarse(least(rescale, &s.stats))).collect(),
         };
         // Each rescale prime must be at least the narrowest one: raise the scale before it if need be.
         for k in (0..wanted.rescales.len()).rev() {
@@ -214,7 +228,7 @@ fn plan_in_ring(
     for narrowing in &NARROWINGS[1..] {
         let other = refined_plan(circuit, requirements, degree, check_parameters, *narrowing);
         let better = match (&best, &other) {
-            (Ok(Ok(best)), Ok(Ok(other))) => price(other) < price(best),
+            (Ok(Ok(best)), Ok(Ok(other))) => price(circuit, other) < price(circuit, best),
             (_, Ok(Ok(_))) => true,
             _ => false,
         };
@@ -222,7 +236,81 @@ fn plan_in_ring(
             best = other;
         }
     }
+    if let Ok(Ok(plan)) = &best {
+        let cheaper = in_whole_bytes(circuit, requirements, degree, check_parameters, plan)?;
+        best = cheaper.map_or(best, |plan| Ok(Ok(plan)));
+    }
     best
+}
+
+/// A plan cheaper than `best` whose rescale primes fill the bytes that hold them: some take what others then need not. One prime is changed
+/// at a time.
+fn in_whole_bytes(
+    circuit: &Circuit,
+    requirements: &Requirements,
+    degree: usize,
+    check_parameters: ParameterCheck,
+    best: &Plan,
+) -> Result<Option<Plan>, PlanError> {
+    let mut wanted = Wanted::new(circuit, requirements, degree);
+    let rescales = wanted.rescales.len();
+    wanted.widths = vec![None; rescales];
+    let mut cheapest: Option<Plan> = None;
+    for _ in 0..ROUNDS {
+        let mut found = false;
+        for (k, width) in (0..rescales).flat_map(|k| [(k, Some(WHOLE_BYTES)), (k, Some(WIDEST)), (k, None)]) {
+            let held = std::mem::replace(&mut wanted.widths[k], width);
+            if held == width {
+                continue;
+            }
+            let than = cheapest.as_ref().unwrap_or(best);
+            match fit_input(circuit, requirements, degree, check_parameters, &mut wanted, than)? {
+                Some(plan) => (cheapest, found) = (Some(plan), true),
+                None => wanted.widths[k] = held,
+            }
+        }
+        if !found {
+            break;
+        }
+    }
+    Ok(cheapest)
+}
+
+/// The plan cheaper than `than` with the least scale of the inputs that keeps the promise, by the secant: every bit there is one or more of
+/// precision.
+fn fit_input(
+    circuit: &Circuit,
+    requirements: &Requirements,
+    degree: usize,
+    check_parameters: ParameterCheck,
+    wanted: &mut Wanted,
+    than: &Plan,
+) -> Result<Option<Plan>, PlanError> {
+    let mut fitting: Option<Plan> = None;
+    let (mut input_bits, mut slope) = (than.input_scale.log2(), 2.0);
+    let mut before: Option<(f64, f64)> = None;
+    for _ in 0..REFINEMENTS {
+        wanted.input = coarse(2f64.powf(input_bits)).max(wanted.least_input);
+        let Ok(plan) = plan_for(circuit, requirements, degree, check_parameters, wanted)? else { break };
+        if price(circuit, &plan) >= price(circuit, fitting.as_ref().unwrap_or(than)) {
+            break;
+        }
+        let found_bits = plan.precision.promised_bits;
+        let excess = found_bits - requirements.promised_bits;
+        if let Some((bits, precision)) = before.replace((input_bits, found_bits))
+            && bits != input_bits
+        {
+            slope = ((found_bits - precision) / (input_bits - bits)).clamp(1.0, 64.0);
+        }
+        if excess >= 0.0 {
+            fitting = Some(plan);
+        }
+        if (0.0..PROMISE_TOLERANCE_BITS).contains(&excess) {
+            break;
+        }
+        input_bits -= (excess - PROMISE_TOLERANCE_BITS / 2.0) / slope;
+    }
+    Ok(fitting)
 }
 
 /// One way to size the rescale primes. Where rescales turned out more precise than wanted, the input takes their share of the error.
@@ -244,7 +332,7 @@ fn refined_plan(
         wanted.input = coarse(plan.input_scale * 2f64.powf(-step * excess_bits)).max(wanted.least_input);
         let Ok(refined) = plan_for(circuit, requirements, degree, check_parameters, &wanted)? else { break };
         // A plan that keeps the promise gives way only to a cheaper one that keeps it too; else the step was too long.
-        if keeps(plan) && !(keeps(&refined) && price(&refined) <= price(plan)) {
+        if keeps(plan) && !(keeps(&refined) && price(circuit, &refined) <= price(circuit, plan)) {
             step *= 0.5;
         } else {
             best = Ok(refined);
@@ -261,10 +349,26 @@ fn refined_plan(
     }
 }
 
-/// What a plan costs, to compare two: primes that are too wide for the fast kernels first, then the whole modulus.
-fn price(plan: &Plan) -> (usize, f64) {
-    let wide = plan.parameters.moduli().iter().filter(|&&q| q as f64 > WIDEST * 1.01).count();
-    (wide, plan.parameters.log_qp_bits())
+/// What a plan costs, to compare two: primes that are too wide for the fast kernels first, then bytes multiplied, then the ciphertexts' modulus.
+/// (Special primes are there to save work, not to be saved.)
+fn price(circuit: &Circuit, plan: &Plan) -> (usize, u64, f64) {
+    let moduli = plan.parameters.moduli();
+    let wide = moduli.iter().filter(|&&q| q as f64 > WIDEST * 1.01).count();
+    let bytes = |limbs: usize| moduli[..limbs].iter().map(|&q| cost::width_bytes(q) as u64).sum::<u64>();
+    let products = |stage: &Stage| stage.map.blocks.iter().map(|block| block.weights.len() as u64).sum::<u64>();
+    let multiplied = plan.stages.iter().zip(&circuit.stages);
+    let multiplied = multiplied.map(|(plan, stage)| products(stage) * plan.components as u64 * bytes(plan.limbs)).sum();
+    (wide, multiplied, moduli.iter().map(|&q| (q as f64).log2()).sum())
+}
+
+/// Size of the primes that share so many bits: products of bytes take the time of whole bytes.
+fn base_width(bits: f64, primes: usize) -> f64 {
+    let each = bits / primes as f64 + BITS_BELOW_TARGET;
+    let bytes = 8.0 * (each / 8.0).floor();
+    // A prime near the power of two may be either side of it.
+    let whole = bytes - BITS_BELOW_TARGET;
+    let fits = (each - whole) * primes as f64 <= SPARE_BITS_FOR_A_BYTE && bytes >= NARROWEST.log2();
+    2f64.powf(if fits { whole } else { each })
 }
 
 /// The plan for given wishes.
@@ -298,10 +402,17 @@ fn plan_for(
             _ => After::KeySwitch,
         };
         let output_scale = if after == After::KeySwitch {
-            let target = rescale_target(product_scale / wanted.rescales[k - 1], wanted.narrowing);
+            let target = match wanted.widths.get(k - 1).copied().flatten() {
+                Some(width) => width,
+                None => rescale_target(product_scale / wanted.rescales[k - 1], wanted.narrowing),
+            };
             let prime = primes::nearest(target as u64, degree, &used)?;
             used.push(prime);
-            product_scale / prime as f64
+            let scale = product_scale / prime as f64;
+            if scale < wanted.least_rescales[k - 1] && !wanted.widths.is_empty() {
+                return Ok(Err(product_scale.log2()));
+            }
+            scale
         } else {
             product_scale
         };
@@ -326,7 +437,7 @@ fn plan_for(
     let mut base_bits = 0.0f64;
     let mut dropped_bits = 0.0;
     for stage in &stages {
-        let needed = 2.0 + (stage.product_scale * stage.range).log2();
+        let needed = 1.0 + SPARE_BITS + (stage.product_scale * stage.range).log2();
         let rescales_left: f64 = used.iter().map(|&q| (q as f64).log2()).sum::<f64>() - dropped_bits;
         base_bits = base_bits.max(needed - rescales_left);
         if stage.after == After::KeySwitch {
@@ -337,7 +448,7 @@ fn plan_for(
     if base_primes.saturating_add(used.len()) > MOST_PRIMES {
         return Ok(Err(base_bits + used.iter().map(|&q| (q as f64).log2()).sum::<f64>()));
     }
-    let base_width = coarse(2f64.powf(base_bits / base_primes as f64 + 0.02).clamp(NARROWEST, WIDEST));
+    let base_width = coarse(base_width(base_bits, base_primes).clamp(NARROWEST, WIDEST));
     let mut moduli = Vec::new();
     let mut all = used.clone();
     for _ in 0..base_primes {
@@ -359,46 +470,74 @@ fn plan_for(
         stage.spare_bits = modulus_bits - 1.0 - (stage.product_scale * stage.range).log2();
     }
 
-    let Some((special, digit_limbs)) = key_switch_shape(&moduli, &stages, degree, &all)? else {
-        return Ok(Err(moduli.iter().map(|&q| (q as f64).log2()).sum()));
-    };
-    let literal = ParametersLiteral { degree, moduli, special: vec![special], digit_limbs };
-    let parameters = match check_parameters(literal) {
-        Ok(parameters) => parameters,
-        Err(CkksError::Insecure { found_bits, .. }) => return Ok(Err(found_bits)),
-        Err(other) => return Err(other.into()),
-    };
+    let mut least_bits: f64 = moduli.iter().map(|&q| (q as f64).log2()).sum();
+    let mut secure = None;
+    for Shape { special, digit_limbs, .. } in key_switch_shapes(circuit, &moduli, &stages, degree, &all)? {
+        let literal = ParametersLiteral { degree, moduli: moduli.clone(), special, digit_limbs };
+        match check_parameters(literal) {
+            Ok(parameters) => {
+                secure = Some(parameters);
+                break;
+            }
+            // A cheaper shape may need more special primes than the ring is secure with: the next one then.
+            Err(CkksError::Insecure { found_bits, .. }) => least_bits = found_bits,
+            Err(other) => return Err(other.into()),
+        }
+    }
+    let Some(parameters) = secure else { return Ok(Err(least_bits)) };
     let precision = predict(circuit, &parameters, wanted.input, &stages);
     Ok(Ok(Plan { parameters, input_scale: wanted.input, stages, precision }))
 }
 
-/// Limbs a digit and the special prime: fewest transforms among the shapes whose key-switch error stays below half the rescale's.
-fn key_switch_shape(
+/// A way to switch keys.
+struct Shape {
+    special: Vec<u64>,
+    digit_limbs: usize,
+    /// In halves of a transform.
+    work: usize,
+}
+
+/// Limbs a digit and special primes, the cheapest first, among those whose key-switch error stays below half the rescale's: long digits are
+/// fewer, but need a larger product of special primes.
+fn key_switch_shapes(
+    circuit: &Circuit,
     moduli: &[u64],
     stages: &[StagePlan],
     degree: usize,
     used: &[u64],
-) -> Result<Option<(u64, usize)>, PlanError> {
-    let switched: Vec<usize> = stages.iter().filter(|s| s.after == After::KeySwitch).map(|s| s.limbs).collect();
-    let mut best: Option<(usize, u64, usize)> = None;
-    for digit_limbs in [1, 2] {
+) -> Result<Vec<Shape>, PlanError> {
+    let switched = stages.iter().zip(&circuit.stages).filter(|(plan, _)| plan.after == After::KeySwitch);
+    let switched: Vec<(usize, usize)> = switched.map(|(plan, stage)| (plan.limbs, stage.map.outputs)).collect();
+    let mut shapes = Vec::new();
+    for digit_limbs in 1..=MOST_SPECIAL {
         let mut target = NARROWEST;
-        for &limbs in &switched {
+        for &(limbs, _) in &switched {
             let digits: Vec<f64> =
                 moduli[..limbs].chunks(digit_limbs).map(|d| d.iter().map(|&q| q as f64).product()).collect();
             let alone = noise::key_switch(degree, &digits, moduli[limbs - 1] as f64);
             target = target.max(coarse(alone / (0.5 * noise::rescale(degree))));
         }
-        if target > WIDEST_SPECIAL {
+        let width = |count: usize| coarse(target.powf(1.0 / count as f64)).max(NARROWEST);
+        let Some(count) = (1..=MOST_SPECIAL).find(|&count| width(count) <= WIDEST_SPECIAL && digit_limbs <= count + 1)
+        else {
             continue;
+        };
+        let mut special = Vec::with_capacity(count);
+        let mut all = used.to_vec();
+        for _ in 0..count {
+            let prime = primes::nearest(if count == 1 { target } else { width(count) } as u64, degree, &all)?;
+            all.push(prime);
+            special.push(prime);
         }
-        let special = primes::nearest(target as u64, degree, used)?;
-        let transforms = switched.iter().map(|&limbs| super::cost::key_switch_transforms(limbs, 1, digit_limbs)).sum();
-        if best.is_none_or(|(fewest, ..)| transforms < fewest) {
-            best = Some((transforms, special, digit_limbs));
-        }
+        let work = |&(limbs, outputs): &(usize, usize)| {
+            let transforms = cost::key_switch_transforms(limbs, count, digit_limbs);
+            outputs * (2 * transforms + cost::key_switch_pointwise(limbs, count, digit_limbs))
+        };
+        shapes.push(Shape { special, digit_limbs, work: switched.iter().map(work).sum() });
     }
-    Ok(best.map(|(_, special, digit_limbs)| (special, digit_limbs)))
+    // Stable: of equals the shorter digits, with the smaller modulus.
+    shapes.sort_by_key(|shape| shape.work);
+    Ok(shapes)
 }
 
 fn predict(circuit: &Circuit, parameters: &Parameters, input_scale: f64, stages: &[StagePlan]) -> Precision {

@@ -114,8 +114,8 @@ fn bad_requirements_and_figures_are_refused() {
 fn a_plan_is_pinned() {
     let plan = scales::plan(&dense_circuit(&[20, 16, 12, 8, 4]), &Requirements::default()).unwrap();
     let found = (plan.slots(), plan.parameters.moduli().to_vec(), plan.parameters.special().to_vec(), plan.input_scale);
-    let moduli = vec![219_144_257_537, 219_143_700_481, 98_812_111_552_513, 562_949_952_798_721];
-    assert_eq!(found, (8192, moduli, vec![17_179_967_489], 11_974_656.0));
+    let moduli = vec![395_606_425_601, 395_605_966_849, 35_149_187_645_441, 562_949_952_798_721];
+    assert_eq!(found, (8192, moduli, vec![17_179_967_489], 10_719_232.0));
 }
 
 #[test]

@@ -80,7 +80,11 @@ impl Prepared {
         stop: &AtomicBool,
         advance: &(dyn Fn(usize) + Sync),
     ) -> Result<BatchReceipt, WorkerError> {
-        self.run_batch_ahead(work, Ahead::Waiting(work.input_path.to_owned()), &mut || (), stop, advance)
+        let ahead = Ahead::Waiting(work.input_path.to_owned());
+        let receipt = self.run_batch_ahead(work, ahead, &mut || (), stop, advance);
+        // Who knows when the next one comes.
+        self.engine.release_memory();
+        receipt
     }
 
     /// As [`run_batch`](Self::run_batch), with a file that is on its way; calls `taken` when it has arrived.
