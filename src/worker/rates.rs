@@ -105,13 +105,16 @@ pub fn calibrate(
 ) -> Result<Vec<Rates>, WorkerError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(|source| JobsError::Create { path: folder.to_owned(), source })?;
-    let (byte_secs, batch_secs) = writing_secs(folder)?;
+    let FileSecs { byte: byte_secs, batch: batch_secs, digest_byte } = file_secs(folder)?;
     let mut found = Vec::new();
     for &kernel in kernels {
         observe(kernel);
         let mut rates = fit(kernel, threads, stand_alone).map_err(|error| WorkerError::Setup(Box::new(error)))?;
         rates.unit_secs.set(Unit::ResultByte, byte_secs);
         rates.unit_secs.set(Unit::Batch, batch_secs);
+        if !stand_alone {
+            rates.unit_secs.set(Unit::DigestByte, digest_byte);
+        }
         found.push(rates);
     }
     let kernels = found.iter().map(|rates| KernelRates {
@@ -130,10 +133,22 @@ pub fn calibrate(
     Ok(found)
 }
 
-/// Seconds a byte and a file of writing, syncing and reading again, from a small and a large file.
-fn writing_secs(folder: &Path) -> Result<(f64, f64), JobsError> {
+/// What files take.
+struct FileSecs {
+    /// A byte written, synced and read again.
+    byte: f64,
+    /// A file besides.
+    batch: f64,
+    /// A byte of a file in the page cache whose digest is taken: the system's part is as large as the digest's.
+    digest_byte: f64,
+}
+
+/// Measured on a small and a large file.
+fn file_secs(folder: &Path) -> Result<FileSecs, JobsError> {
     const SMALL_BYTES: usize = 1 << 20;
     const LARGE_BYTES: usize = 9 << 20;
+    /// Beyond any processor's cache.
+    const DIGEST_BYTES: usize = 96 << 20;
     let path = folder.join(".rates.probe");
     let secs_of = |bytes: usize| -> Result<f64, JobsError> {
         let content = vec![1; bytes];
@@ -149,10 +164,21 @@ fn writing_secs(folder: &Path) -> Result<(f64, f64), JobsError> {
         secs.sort_by(f64::total_cmp);
         Ok(secs[1])
     };
-    let found = secs_of(SMALL_BYTES).and_then(|small| Ok((small, secs_of(LARGE_BYTES)?)));
+    let digest_secs = || -> Result<f64, JobsError> {
+        atomic::write_atomic(&path, &vec![1; DIGEST_BYTES])?;
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let start = Instant::now();
+            stamp_file(&path)?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok(best)
+    };
+    let found = secs_of(SMALL_BYTES).and_then(|small| Ok((small, secs_of(LARGE_BYTES)?, digest_secs()?)));
     // A probe that cannot be removed is replaced by the next one.
     let _stays = std::fs::remove_file(&path);
-    let (small, large) = found?;
-    let byte_secs = ((large - small) / (LARGE_BYTES - SMALL_BYTES) as f64).max(1e-11);
-    Ok((byte_secs, (small - byte_secs * SMALL_BYTES as f64).max(1e-5)))
+    let (small, large, digest) = found?;
+    let byte = ((large - small) / (LARGE_BYTES - SMALL_BYTES) as f64).max(1e-11);
+    let batch = (small - byte * SMALL_BYTES as f64).max(1e-5);
+    Ok(FileSecs { byte, batch, digest_byte: digest / DIGEST_BYTES as f64 })
 }

@@ -72,7 +72,11 @@ pub fn run(args: &DecryptArgs, context: &Context) -> Result<Report, CliError> {
     table.row(["receipt's signature", &verify::told(&report.receipt_signed)]);
     let (signature, signed_by) = verify::signed(&report.receipt_signed);
     table.row(["too close to tell", &format!("{close} image(s)")]);
-    table.row(["beyond the calibration", &format!("{} image(s), precision not promised", report.beyond.len())]);
+    let beyond = match report.beyond.len() {
+        0 => "none".to_owned(),
+        images => format!("{images} image(s), no precision is promised"),
+    };
+    table.row(["beyond the calibration", &beyond]);
     table.row(["time", &format!("{} ({})", human_duration(elapsed), human_rate(images, elapsed, "images"))]);
     Ok(Report {
         text: table.to_string(),

@@ -12,4 +12,5 @@ mod writer;
 pub use batch::{EncryptedBatch, ExpectedBatch, MappedBatch};
 pub use place::{BatchPlace, EncryptionKind};
 pub use results::{ExpectedResult, ResultBatch, ResultHeader, write_results};
+pub(crate) use writer::Blocks;
 pub use writer::{BatchHeader, BatchWriter, Encryption, EntryRun};

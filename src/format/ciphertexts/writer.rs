@@ -48,7 +48,7 @@ const BLOCK: usize = 64;
 /// Where residues of inputs lie in a section: `[block of positions][entry][position in the block]`. A worker's tile reads a few
 /// neighbouring positions of every entry: so they are one piece of the file, not one a ciphertext.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     entries: usize,
     block: usize,
     blocks: usize,
