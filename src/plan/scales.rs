@@ -30,6 +30,8 @@ const NARROWEST: f64 = (1u64 << 34) as f64;
 const WIDEST_SPECIAL: f64 = (1u64 << 49) as f64;
 /// Most special primes, and most limbs of a digit.
 const MOST_SPECIAL: usize = 4;
+/// Key switches may take so many times the work where post-quantum security is kept by that.
+const MOST_WORK_FOR_QUANTUM: f64 = 1.25;
 /// Standard deviations in "worst" for a Gaussian error.
 const SIGMAS: f64 = 6.0;
 /// The same for a rounding error, which the secret multiplies slot by slot: the product of two Gaussians has a longer tail (beyond twelve
@@ -472,7 +474,19 @@ fn plan_for(
 
     let mut least_bits: f64 = moduli.iter().map(|&q| (q as f64).log2()).sum();
     let mut secure = None;
-    for Shape { special, digit_limbs, .. } in key_switch_shapes(circuit, &moduli, &stages, degree, &all)? {
+    let mut shapes = key_switch_shapes(circuit, &moduli, &stages, degree, &all)?;
+    // Security against quantum computers, where the moduli leave it, is not given up for little.
+    if let Ok(row) = security::row(degree) {
+        let modulus_bits = least_bits;
+        let bits = |shape: &Shape| modulus_bits + shape.special.iter().map(|&p| (p as f64).log2()).sum::<f64>();
+        let secure = shapes.iter().position(|shape| bits(shape) <= f64::from(row.quantum_bits));
+        if let Some(at) = secure
+            && shapes[at].work as f64 <= MOST_WORK_FOR_QUANTUM * shapes[0].work as f64
+        {
+            shapes.swap(0, at);
+        }
+    }
+    for Shape { special, digit_limbs, .. } in shapes {
         let literal = ParametersLiteral { degree, moduli: moduli.clone(), special, digit_limbs };
         match check_parameters(literal) {
             Ok(parameters) => {
