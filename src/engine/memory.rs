@@ -1,7 +1,7 @@
 //! Working memory kept from stage to stage and from batch to batch.
 //!
-//! Pages that the system gives anew are cleared first, and a virtual machine's host may have to find them: for a whole stage that has taken as
-//! long as a fifth of its arithmetic. Not here: what the bytes mean. They are not cleared again: whoever takes them writes before reading.
+//! Pages that the system gives anew are cleared first, and a virtual machine's host may have to find them: that has taken a fifth of a batch's
+//! processor time. Not here: what the bytes mean. They are not cleared again: whoever takes them writes before reading.
 
 use super::EngineError;
 use crate::format::Bytes;
@@ -19,8 +19,8 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At least so many bytes, of any content. Where no idle buffer is of about that size, idle ones are given back to the system first, so that
-    /// what is held never exceeds what was in use at once.
+    /// At least so many bytes, of any content. Where no idle buffer is of about that size, idle ones are given back to the system first: what
+    /// is held exceeds what was in use at once by an eighth at most.
     pub fn take(&self, bytes: usize) -> Result<Bytes, EngineError> {
         let mut idle = self.idle();
         let fits = |held: &Bytes| (bytes..=bytes + bytes / WASTE).contains(&held.len());

@@ -2,7 +2,7 @@
 //!
 //! Each place where noise enters (fresh encryption, each rescale) gets an equal share of the promised error; its scale follows from the gain
 //! with which noise there reaches the logits. Each rescale prime is then the prime nearest to (scale after the linear map) /
-//! (scale wanted), and the last stage's modulus is as large as the logits' range needs. Every exact scale is carried forward from
+//! (scale wanted), or one that fills the bytes that hold it where that multiplies fewer bytes and keeps the promise, and the last stage's modulus is as large as the logits' range needs. Every exact scale is carried forward from
 //! the primes really found.
 
 use super::{After, Lift, Plan, PlanError, Precision, Requirements, StagePlan, cost};
@@ -364,7 +364,7 @@ fn price(circuit: &Circuit, plan: &Plan) -> (usize, u64, f64) {
 }
 
 /// Size of the primes that share so many bits: products of bytes take the time of whole bytes.
-fn base_width(bits: f64, primes: usize) -> f64 {
+pub(super) fn base_width(bits: f64, primes: usize) -> f64 {
     let each = bits / primes as f64 + BITS_BELOW_TARGET;
     let bytes = 8.0 * (each / 8.0).floor();
     // A prime near the power of two may be either side of it.

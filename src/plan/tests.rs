@@ -109,6 +109,35 @@ fn bad_requirements_and_figures_are_refused() {
     }
 }
 
+#[test]
+fn base_primes_give_up_spare_bits_for_a_byte_and_no_more() {
+    // 80.4 bits in two primes of five bytes: within half a spare bit. 80.6 are not.
+    assert!(scales::base_width(80.4, 2) < (1u64 << 40) as f64);
+    assert!((scales::base_width(80.6, 2).log2() - 40.32).abs() < 1e-9);
+    // Nor are primes made wider, or narrower than the narrowest.
+    assert!((scales::base_width(78.0, 2).log2() - 39.02).abs() < 1e-9);
+    assert!(scales::base_width(64.2, 2) > (1u64 << 32) as f64);
+}
+
+#[test]
+fn special_primes_are_several_where_they_save_work_and_spare_post_quantum_security() {
+    let shape = |widths: &[usize], promised_bits: f64| {
+        let requirements = Requirements { promised_bits, ..Requirements::default() };
+        let plan = scales::plan(&dense_circuit(widths), &requirements).unwrap();
+        let row = security::row(plan.slots()).unwrap();
+        let parameters = &plan.parameters;
+        assert!(plan.precision.promised_bits >= promised_bits - 0.02, "{widths:?}");
+        let bits = parameters.log_qp_bits();
+        assert!(bits <= f64::from(row.classical_bits), "{widths:?}");
+        (parameters.special().len(), parameters.digit_limbs(), bits <= f64::from(row.quantum_bits))
+    };
+    // Deep enough for the ring of 16384, with room to spare: fewer, longer digits.
+    let (special, digit_limbs, quantum) = shape(&[20, 16, 16, 12, 12, 8, 4], 10.0);
+    assert!(special > 1 && digit_limbs > 1 && quantum, "{special} special primes, {digit_limbs} limbs a digit");
+    // One switch of three limbs: two special primes would save a sixth of its work and cost post-quantum security.
+    assert_eq!(shape(&[20, 16, 8, 4], 8.0), (1, 2, true));
+}
+
 /// The very plan of a circuit, so that no change of arithmetic or platform moves it unseen.
 #[test]
 fn a_plan_is_pinned() {

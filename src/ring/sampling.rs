@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 pub const SEED_BYTES: usize = 32;
 /// Variance of an error coefficient.
 pub const ERROR_VARIANCE: f64 = 10.5;
-/// Blocks encrypted at once: enough that preparing the cipher's round keys for vectors does not count (at 64 it took as long as the encryption).
+/// Blocks encrypted at once: enough that preparing the cipher's round keys for vectors does not count.
 const BLOCKS: usize = 512;
 
 type Block = Array<u8, U16>;

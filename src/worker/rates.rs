@@ -139,7 +139,7 @@ struct FileSecs {
     byte: f64,
     /// A file besides.
     batch: f64,
-    /// A byte of a file in the page cache whose digest is taken: the system's part is as large as the digest's.
+    /// A byte of a file in the page cache whose digest is taken, reading included.
     digest_byte: f64,
 }
 
@@ -147,7 +147,7 @@ struct FileSecs {
 fn file_secs(folder: &Path) -> Result<FileSecs, JobsError> {
     const SMALL_BYTES: usize = 1 << 20;
     const LARGE_BYTES: usize = 9 << 20;
-    /// Beyond any processor's cache.
+    /// More than most processors' caches hold.
     const DIGEST_BYTES: usize = 96 << 20;
     let path = folder.join(".rates.probe");
     let secs_of = |bytes: usize| -> Result<f64, JobsError> {
