@@ -49,6 +49,12 @@ pub struct Section<'a> {
     pub bytes: &'a [u8],
 }
 
+/// The digest of a file's first bytes.
+#[derive(Debug, Default)]
+pub struct PartDigest {
+    hasher: blake3::Hasher,
+}
+
 /// An open container. Shared freely between threads.
 #[derive(Debug)]
 pub struct Container {
@@ -220,20 +226,27 @@ impl Container {
 
     /// BLAKE3 of the whole file, hexadecimal, by all threads of the pool that the caller runs in.
     pub fn file_digest_in_parallel(&self) -> String {
-        blake3::Hasher::new().update_rayon(self.mapping.bytes()).finalize().to_hex().to_string()
+        self.finish_digest_in_parallel(PartDigest::default())
     }
 
-    /// As [`Self::file_digest`], unless `stop` says so on the way.
-    pub fn file_digest_unless(&self, stop: &dyn Fn() -> bool) -> Option<String> {
-        const PIECE_BYTES: usize = 16 << 20;
-        let mut hasher = blake3::Hasher::new();
+    /// BLAKE3 of the whole file by this thread, as far as it gets before `stop` says so; [`Self::finish_digest_in_parallel`] goes on.
+    pub fn begin_digest(&self, stop: &dyn Fn() -> bool) -> PartDigest {
+        const PIECE_BYTES: usize = 4 << 20;
+        let mut part = PartDigest::default();
         for piece in self.mapping.bytes().chunks(PIECE_BYTES) {
             if stop() {
-                return None;
+                break;
             }
-            hasher.update(piece);
+            part.hasher.update(piece);
         }
-        Some(hasher.finalize().to_hex().to_string())
+        part
+    }
+
+    /// The rest of a digest, by all threads of the pool that the caller runs in; hexadecimal.
+    pub fn finish_digest_in_parallel(&self, part: PartDigest) -> String {
+        let mut hasher = part.hasher;
+        let rest = self.mapping.bytes().get(hasher.count() as usize..).unwrap_or_default();
+        hasher.update_rayon(rest).finalize().to_hex().to_string()
     }
 
     /// BLAKE3 of the whole file, hexadecimal.

@@ -25,7 +25,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use container::{Container, OpenLimits, Section};
+pub use container::{Container, OpenLimits, PartDigest, Section};
 pub use error::{ErrorKind, FormatError};
 pub use header::{ALIGNMENT, DType, HEADER_CAP_BYTES, Kind, SectionSpec, VERSION};
 pub use identity::{Expected, Header, LweExpected};

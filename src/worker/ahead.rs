@@ -1,23 +1,21 @@
 //! The next batch's file, mapped and hashed while something else runs: the first one while model and key are checked, later ones while the
-//! batch before is computed. What was hashed is the very mapping that is read later.
+//! batch before is computed. What was hashed is the very mapping that is read later. When the batch's turn comes, all threads hash what is left.
 //!
 //! Where the job may use one thread only, nothing runs ahead. A file that cannot be opened is an error when its turn comes, not before.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crate::engine::Engine;
-use crate::format::FormatError;
 use crate::format::ciphertexts::MappedBatch;
-
-/// A mapped batch and the digest of its file, hexadecimal.
-type Hashed = Result<(MappedBatch, String), FormatError>;
+use crate::format::{FormatError, PartDigest};
 
 /// A batch that is on its way.
 pub(super) enum Ahead<'scope> {
-    /// A thread maps and hashes it; without a digest if it was told to stop.
-    Running(ScopedJoinHandle<'scope, Result<(MappedBatch, Option<String>), FormatError>>),
+    /// A thread maps and hashes it until it is told to stop.
+    Running(ScopedJoinHandle<'scope, Result<(MappedBatch, PartDigest), FormatError>>, Arc<AtomicBool>),
     /// It waits for its turn.
     Waiting(PathBuf),
 }
@@ -28,23 +26,29 @@ impl<'scope> Ahead<'scope> {
         if threads < 2 {
             return Self::Waiting(path);
         }
-        Self::Running(scope.spawn(move || {
+        let turn_came = Arc::new(AtomicBool::new(false));
+        let enough = Arc::clone(&turn_came);
+        let thread = scope.spawn(move || {
             let batch = MappedBatch::open(&path)?;
-            let digest = batch.file_digest_unless(&|| stop.load(Ordering::Relaxed));
+            let digest = batch.begin_digest(&|| stop.load(Ordering::Relaxed) || enough.load(Ordering::Relaxed));
             Ok((batch, digest))
-        }))
+        });
+        Self::Running(thread, turn_came)
     }
 
-    /// The batch and its digest, by the engine's threads where nothing ran ahead.
+    /// The batch and its digest, hexadecimal; what nothing hashed ahead is hashed by the engine's threads.
     ///
     /// # Errors
     /// [`FormatError`] if the file cannot be opened or is no container.
-    pub fn finish(self, engine: &Engine) -> Hashed {
-        let (batch, digest) = match self {
-            Self::Running(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
-            Self::Waiting(path) => (MappedBatch::open(&path)?, None),
+    pub fn finish(self, engine: &Engine) -> Result<(MappedBatch, String), FormatError> {
+        let (batch, part) = match self {
+            Self::Running(thread, turn_came) => {
+                turn_came.store(true, Ordering::Relaxed);
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
+            }
+            Self::Waiting(path) => (MappedBatch::open(&path)?, PartDigest::default()),
         };
-        let digest = digest.unwrap_or_else(|| engine.install(|| batch.file_digest_in_parallel()));
+        let digest = engine.install(|| batch.finish_digest_in_parallel(part));
         Ok((batch, digest))
     }
 }

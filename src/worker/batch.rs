@@ -4,9 +4,8 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use jobs::digest::stamp_file;
 use jobs::receipt::BatchReceipt;
-use jobs::{Digest, FileRole, JobManifest, JobsError, manifest};
+use jobs::{Digest, FileRole, FileStamp, JobManifest, JobsError, manifest};
 
 use super::WorkerError;
 use super::ahead::Ahead;
@@ -129,22 +128,27 @@ impl Prepared {
         let results = self.engine.run_kept(&input, &observe, stop, &mut checkpoints);
         let results = results.map_err(|source| WorkerError::Engine { batch: index, source: Box::new(source) })?;
         clock.begin("write results");
-        write_results(
-            work.output_path,
-            &input.result_header(&batch.input.digest.to_string()),
-            self.engine.context(),
-            results.outputs,
-            results.components,
-            results.limbs,
-            self.output_scale,
-            &results.residues,
-        )?;
-        let output_stamp = stamp_file(work.output_path)?;
+        let header = input.result_header(&found);
+        let write = || {
+            write_results(
+                work.output_path,
+                &header,
+                self.engine.context(),
+                results.outputs,
+                results.components,
+                results.limbs,
+                self.output_scale,
+                &results.residues,
+            )
+        };
+        // A large mapping takes its time to go, and a disk to take in results.
+        let (written, ()) = self.engine.install(|| rayon::join(write, || drop(input)));
+        let written = written?;
         checkpoints.end();
         Ok(BatchReceipt {
             input: batch.input.digest,
             output: batch.output.clone(),
-            output_stamp,
+            output_stamp: FileStamp { digest: parse(&written.digest), bytes: written.file_bytes },
             occupancy: batch.occupancy,
             first_image: batch.first_image,
             stages: clock.finish(),
@@ -156,8 +160,13 @@ pub(super) fn check_digest(found: &str, index: usize, path: &Path, expected: Dig
     if found == expected.to_string() {
         return Ok(());
     }
-    let found = found.parse().unwrap_or(Digest::of(&[]));
-    Err(JobsError::WrongDigest { role: FileRole::Input(index), path: path.to_owned(), found, expected }.into())
+    Err(JobsError::WrongDigest { role: FileRole::Input(index), path: path.to_owned(), found: parse(found), expected }
+        .into())
+}
+
+/// A digest that the format's own code wrote.
+fn parse(digest: &str) -> Digest {
+    digest.parse().expect("BLAKE3 writes 64 hexadecimal digits")
 }
 
 /// The batch file must be the one that the manifest speaks of.

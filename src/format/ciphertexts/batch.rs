@@ -12,7 +12,7 @@ use super::writer::{Blocks, input_specs};
 use crate::ckks::Context;
 use crate::format::identity::{Expected, Header, same};
 use crate::format::residues::{unpack_checked_into, width_bytes};
-use crate::format::{Container, FormatError, Kind, OpenLimits};
+use crate::format::{Container, FormatError, Kind, OpenLimits, PartDigest};
 use crate::ring::Modulus;
 use crate::ring::kernels::{self, Kernel};
 use crate::ring::sampling::{SEED_BYTES, Stream};
@@ -50,16 +50,16 @@ impl MappedBatch {
         Ok(Self { container: container.map_err(|error| error.in_file(path))? })
     }
 
-    /// BLAKE3 of the whole file, hexadecimal, by all threads of the pool that the caller runs in.
+    /// BLAKE3 of the whole file by this thread, as far as it gets before `stop` says so.
     #[must_use]
-    pub fn file_digest_in_parallel(&self) -> String {
-        self.container.file_digest_in_parallel()
+    pub fn begin_digest(&self, stop: &dyn Fn() -> bool) -> PartDigest {
+        self.container.begin_digest(stop)
     }
 
-    /// The same by this thread, unless `stop` says so on the way.
+    /// The rest of it, by all threads of the pool that the caller runs in; hexadecimal.
     #[must_use]
-    pub fn file_digest_unless(&self, stop: &dyn Fn() -> bool) -> Option<String> {
-        self.container.file_digest_unless(stop)
+    pub fn finish_digest_in_parallel(&self, part: PartDigest) -> String {
+        self.container.finish_digest_in_parallel(part)
     }
 }
 
@@ -175,12 +175,6 @@ impl EncryptedBatch {
     #[must_use]
     pub fn entries(&self) -> usize {
         self.entries
-    }
-
-    /// As [`Self::file_digest`], by all threads of the pool that the caller runs in.
-    #[must_use]
-    pub fn file_digest_in_parallel(&self) -> String {
-        self.container.file_digest_in_parallel()
     }
 
     /// BLAKE3 of the whole file, hexadecimal; reads it once.
