@@ -1,9 +1,9 @@
 //! The inner loops one by one, one thread, in cache: every kernel tier present on the shapes of a CryptoNets batch.
 //!
 //! `cargo bench --bench kernels`. Names are `logN=13/limbs=3/isa=TIER/WHAT`; `elem/s` counts multiply-accumulates of one residue for block products, transforms
-//! for `transform`, key switches for `key switch`, and residues for the rest.
+//! for `transform`, key switches for `key switch` (whose name says how many transforms it does), and residues for the rest.
 
-use criterion::{BatchSize, Criterion, Throughput};
+use criterion::{Criterion, Throughput};
 use nightshift::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
 use nightshift::ckks::secret::SecretKey;
 use nightshift::ckks::{Context, Parameters, ParametersLiteral};
@@ -17,15 +17,14 @@ const DEGREE: usize = 8192;
 /// Columns of a tile.
 const COLUMNS: usize = 16;
 
-/// Primes of the widths that the bundled model's plan has.
-fn context(kernel: Kernel) -> Outcome<Context> {
+/// Primes of about so many bits, the last `special` of them special.
+fn context(kernel: Kernel, degree: usize, bits: &[f64], special: usize, digit_limbs: usize) -> Outcome<Context> {
     let mut used = Vec::new();
-    for target in [920_000_000_000u64, 921_000_000_000, 17_400_000_000_000, 362_000_000_000] {
-        used.push(primes::nearest(target, DEGREE, &used)?);
+    for bits in bits {
+        used.push(primes::nearest(bits.exp2() as u64, degree, &used)?);
     }
-    let special = used.split_off(3);
-    let literal = ParametersLiteral { degree: DEGREE, moduli: used, special, digit_limbs: 2 };
-    Ok(Context::new(Parameters::new(literal)?, kernel)?)
+    let special = used.split_off(bits.len() - special);
+    Ok(Context::new(Parameters::new(ParametersLiteral { degree, moduli: used, special, digit_limbs })?, kernel)?)
 }
 
 fn block_products(criterion: &mut Criterion, context: &Context, prefix: &str) {
@@ -65,29 +64,28 @@ fn pointwise(criterion: &mut Criterion, context: &Context, prefix: &str) {
     group.bench_function("uniform", |b| b.iter(|| stream.uniform_into(m, 1, 0, 0, &mut out)));
     group.bench_function("unpack", |b| b.iter(|| kernel.unpack_into(6, &packed, &mut out)));
     group.bench_function("square", |b| b.iter(|| kernel.square_rows_into(m, COLUMNS, &x, &mut squares)));
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("transform", |b| b.iter(|| context.ntt(2).forward_assign(&mut out)));
     group.finish();
 }
 
+/// A key switch, and a transform each way.
 fn key_switch(criterion: &mut Criterion, context: &Context, prefix: &str) -> Outcome<()> {
-    let limbs = context.limbs();
+    let (limbs, n) = (context.limbs(), context.degree());
     let key = KeySwitchKey::new(context, SecretKey::generate(context)?.evaluation_key(context)?)?;
     let switch = KeySwitch::new(context, limbs, true)?;
-    let mut components = vec![0; 3 * limbs * DEGREE];
-    for (at, limb) in components.chunks_exact_mut(DEGREE).enumerate() {
+    let mut components = vec![0; 3 * limbs * n];
+    for (at, limb) in components.chunks_exact_mut(n).enumerate() {
         Stream::new(&[2; 32]).uniform_into(context.modulus(at % limbs), at as u32, 0, 0, limb);
     }
-    let component = |c: usize| &components[c * limbs * DEGREE..][..limbs * DEGREE];
+    let component = |c: usize| &components[c * limbs * n..][..limbs * n];
     let mut scratch = Scratch::default();
     let mut group = criterion.benchmark_group(prefix);
     group.throughput(Throughput::Elements(1));
-    group.bench_function("key switch", |b| {
-        b.iter_batched_ref(
-            || [0, 1].map(|_| vec![0; switch.output_limbs() * DEGREE]),
-            |[o0, o1]| switch.apply(context, &key, [0, 1, 2].map(component), &mut scratch, [o0, o1]),
-            BatchSize::SmallInput,
-        );
+    let mut polynomial = component(0)[..n].to_vec();
+    group.bench_function("transform", |b| b.iter(|| context.ntt(0).forward_assign(&mut polynomial)));
+    group.bench_function("transform back", |b| b.iter(|| context.ntt(0).inverse_assign(&mut polynomial)));
+    let [mut first, mut second] = [0, 1].map(|_| vec![0; switch.output_limbs() * n]);
+    group.bench_function(format!("key switch of {} transforms", switch.transforms()), |b| {
+        b.iter(|| switch.apply(context, &key, [0, 1, 2].map(component), &mut scratch, [&mut first, &mut second]));
     });
     group.finish();
     Ok(())
@@ -96,11 +94,15 @@ fn key_switch(criterion: &mut Criterion, context: &Context, prefix: &str) -> Out
 fn main() -> Outcome<()> {
     let mut criterion = Criterion::default().configure_from_args();
     for kernel in Kernel::present() {
-        let context = context(kernel)?;
-        let prefix = format!("logN={}/limbs={}/isa={}", DEGREE.ilog2(), context.limbs(), kernel.name());
-        block_products(&mut criterion, &context, &prefix);
-        pointwise(&mut criterion, &context, &prefix);
-        key_switch(&mut criterion, &context, &prefix)?;
+        let prefix = |c: &Context| format!("logN={}/limbs={}/isa={}", c.degree().ilog2(), c.limbs(), c.kernel().name());
+        // As a CryptoNets network and a CIFAR-10 network are planned.
+        let small = context(kernel, DEGREE, &[39.743, 39.744, 43.984, 38.397], 1, 2)?;
+        let large = context(kernel, 16_384, &[39.29, 39.3, 41.43, 44.7, 40.0, 44.99, 43.85, 43.86], 2, 3)?;
+        block_products(&mut criterion, &small, &prefix(&small));
+        pointwise(&mut criterion, &small, &prefix(&small));
+        for context in [small, large] {
+            key_switch(&mut criterion, &context, &prefix(&context))?;
+        }
     }
     criterion.final_summary();
     Ok(())

@@ -65,19 +65,17 @@ impl ModDown {
         let to: Vec<Modulus> = (0..kept).map(modulus).collect();
         let inverses =
             to.iter().map(|m| m.shoup(m.inv(from.iter().fold(1, |p, d| m.mul(p, m.reduce(d.value())))))).collect();
-        Self { dropped, extension: Extension::new(context.kernel(), &from, &to), inverses }
+        Self { dropped, extension: Extension::new(&from, &to), inverses }
     }
 
     /// `out = round(x / dropped)`. `x` holds the component in the NTT domain, `limb_of(i)` being the place of prime i in it; its dropped limbs
     /// are overwritten. `out` is `[kept][N]` in the NTT domain.
     pub fn apply(&self, context: &Context, x: &mut [u64], limb_of: impl Fn(usize) -> usize, out: &mut [u64]) {
         let n = context.degree();
-        for &prime in &self.dropped {
-            context.ntt(prime).inverse_assign(&mut x[limb_of(prime) * n..][..n]);
+        for (source, &prime) in self.dropped.iter().enumerate() {
+            self.extension.prepare_assign(source, context.ntt(prime), &mut x[limb_of(prime) * n..][..n]);
         }
-        let mut sources = disjoint_limbs(x, n, self.dropped.iter().map(|&p| limb_of(p)));
-        self.extension.prepare_assign(&mut sources);
-        let sources: Vec<&[u64]> = sources.into_iter().map(|s| &*s).collect();
+        let sources: Vec<&[u64]> = self.dropped.iter().map(|&prime| &x[limb_of(prime) * n..][..n]).collect();
         for (t, out) in out.chunks_exact_mut(n).enumerate() {
             self.extension.forward_into(&sources, t, context.ntt(t), out);
         }
@@ -86,12 +84,6 @@ impl ModDown {
             context.kernel().subtract_from_scaled_assign(context.modulus(t), out, value, self.inverses[t]);
         }
     }
-}
-
-/// Distinct limbs of a limb-major buffer, in the order asked for.
-fn disjoint_limbs(x: &mut [u64], n: usize, limbs: impl Iterator<Item = usize>) -> Vec<&mut [u64]> {
-    let mut all: Vec<Option<&mut [u64]>> = x.chunks_exact_mut(n).map(Some).collect();
-    limbs.filter_map(|l| all[l].take()).collect()
 }
 
 /// Ciphertexts that are switched together, wherever and however their residues lie.
@@ -187,7 +179,7 @@ impl KeySwitch {
                 let modulus = |&i: &usize| *context.modulus(i);
                 let from: Vec<Modulus> = group.clone().map(|i| modulus(&i)).collect();
                 let to: Vec<Modulus> = targets.iter().map(modulus).collect();
-                Digit { limbs: group, extension: Extension::new(context.kernel(), &from, &to), targets }
+                Digit { limbs: group, extension: Extension::new(&from, &to), targets }
             })
             .collect();
         let mut dropped: Vec<usize> = specials.collect();
@@ -200,6 +192,15 @@ impl KeySwitch {
     #[must_use]
     pub fn output_limbs(&self) -> usize {
         self.mod_down.inverses.len()
+    }
+
+    /// Transforms that a ciphertext takes.
+    #[must_use]
+    pub fn transforms(&self) -> usize {
+        let kept = self.output_limbs();
+        self.limbs
+            + self.digits.iter().map(|digit| digit.targets.len()).sum::<usize>()
+            + 2 * (self.mod_down.dropped.len() + kept)
     }
 
     /// Switches `components` (c0, c1, c2), each `[limb][N]` in the NTT domain, to two components of [`Self::output_limbs`] limbs in `out`.
@@ -227,43 +228,38 @@ impl KeySwitch {
         let dropped_primes = self.mod_down.dropped.len();
         let coefficients = grow(&mut scratch.coefficients, count * self.limbs * n);
         for (ciphertext, coefficients) in coefficients.chunks_exact_mut(self.limbs * n).enumerate() {
-            for (limb, coefficients) in coefficients.chunks_exact_mut(n).enumerate() {
-                ciphertexts.load_into(ciphertext, 2, limb, coefficients);
-                context.ntt(limb).inverse_assign(coefficients);
-            }
             for digit in &self.digits {
-                let range = digit.limbs.start * n..digit.limbs.end * n;
-                let mut sources: Vec<&mut [u64]> = coefficients[range].chunks_exact_mut(n).collect();
-                digit.extension.prepare_assign(&mut sources);
+                for (source, limb) in digit.limbs.clone().enumerate() {
+                    let coefficients = &mut coefficients[limb * n..][..n];
+                    ciphertexts.load_into(ciphertext, 2, limb, coefficients);
+                    digit.extension.prepare_assign(source, context.ntt(limb), coefficients);
+                }
             }
         }
         let coefficients = &*coefficients;
         let dropped = grow(&mut scratch.dropped, count * 2 * dropped_primes * n);
         let digits = grow(&mut scratch.digits, self.digits.len() * n);
-        let sums = grow(&mut scratch.sums, 2 * n);
+        let (first, second) = grow(&mut scratch.sums, 2 * n).split_at_mut(n);
+        let mut sums = [first, second];
         let extended = grow(&mut scratch.extended, n);
 
         // The primes to be divided out come first: what is left of them is subtracted from each of the others.
         for (at, &prime) in self.mod_down.dropped.iter().enumerate() {
             for ciphertext in 0..count {
                 let coefficients = &coefficients[ciphertext * self.limbs * n..][..self.limbs * n];
-                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, sums);
-                for (component, sum) in sums.chunks_exact_mut(n).enumerate() {
-                    context.ntt(prime).inverse_assign(sum);
-                    let place = (ciphertext * 2 + component) * dropped_primes + at;
-                    dropped[place * n..][..n].copy_from_slice(sum);
+                let (first, second) = dropped[ciphertext * 2 * dropped_primes * n..].split_at_mut(dropped_primes * n);
+                let mut sums = [&mut first[at * n..][..n], &mut second[at * n..][..n]];
+                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, &mut sums);
+                for sum in sums {
+                    self.mod_down.extension.prepare_assign(at, context.ntt(prime), sum);
                 }
             }
-        }
-        for component in dropped.chunks_exact_mut(dropped_primes * n) {
-            let mut sources: Vec<&mut [u64]> = component.chunks_exact_mut(n).collect();
-            self.mod_down.extension.prepare_assign(&mut sources);
         }
         for prime in 0..self.output_limbs() {
             for ciphertext in 0..count {
                 let coefficients = &coefficients[ciphertext * self.limbs * n..][..self.limbs * n];
-                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, sums);
-                for (component, sum) in sums.chunks_exact(n).enumerate() {
+                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, &mut sums);
+                for (component, sum) in sums.iter().enumerate() {
                     let place = (ciphertext * 2 + component) * dropped_primes;
                     let sources: Vec<&[u64]> = dropped[place * n..][..dropped_primes * n].chunks_exact(n).collect();
                     self.mod_down.extension.forward_into(&sources, prime, context.ntt(prime), extended);
@@ -287,7 +283,7 @@ impl KeySwitch {
         coefficients: &[u64],
         digits: &mut [u64],
         extended: &mut [u64],
-        sums: &mut [u64],
+        sums: &mut [&mut [u64]; 2],
     ) {
         let n = context.degree();
         let primes = context.all_limbs();
@@ -302,7 +298,7 @@ impl KeySwitch {
             }
         }
         let factors: Vec<&[u64]> = digits.chunks_exact(n).collect();
-        for (component, sum) in sums.chunks_exact_mut(n).enumerate() {
+        for (component, sum) in sums.iter_mut().enumerate() {
             // Special primes have no residues of the ciphertext, and P is zero modulo each of them.
             let start = (prime < self.limbs).then(|| {
                 ciphertexts.load_into(ciphertext, component, prime, extended);

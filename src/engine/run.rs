@@ -181,6 +181,11 @@ impl Engine {
         self.pool.install(work)
     }
 
+    /// Runs two other things, side by side if there are threads for both.
+    pub fn both<A: Send, B: Send>(&self, a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+        self.pool.join(a, b)
+    }
+
     /// Gives working memory back to the system that was kept for the next batch.
     pub fn release_memory(&self) {
         self.memory.release();

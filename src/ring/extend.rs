@@ -5,17 +5,14 @@
 //! computed in double precision in a fixed order, so the result is the same bits everywhere; where the sum is within rounding
 //! error of a half either neighbour is a valid, nearly centred representative.
 
-use super::kernels::{Extending, ExtensionTarget, Kernel};
-use super::modulus::ShoupFactor;
+use super::kernels::{Extending, ExtensionTarget};
 use super::{Modulus, Ntt};
 
 /// Constants for one (source primes, target primes) pair.
 #[derive(Clone, Debug)]
 pub struct Extension {
-    kernel: Kernel,
-    from: Vec<Modulus>,
     /// `(B / b_i)^-1 mod b_i`
-    inverses: Vec<ShoupFactor>,
+    inverses: Vec<u64>,
     reciprocals: Vec<f64>,
     targets: Vec<(Modulus, ExtensionTarget)>,
 }
@@ -23,11 +20,11 @@ pub struct Extension {
 impl Extension {
     /// Prepares constants. Source primes must be distinct; at most 8 of them.
     #[must_use]
-    pub fn new(kernel: Kernel, from: &[Modulus], to: &[Modulus]) -> Self {
+    pub fn new(from: &[Modulus], to: &[Modulus]) -> Self {
         let cofactor_mod = |i: usize, m: &Modulus| {
             from.iter().enumerate().filter(|&(j, _)| j != i).fold(1, |p, (_, b)| m.mul(p, m.reduce(b.value())))
         };
-        let inverses = from.iter().enumerate().map(|(i, b)| b.shoup(b.inv(cofactor_mod(i, b)))).collect();
+        let inverses = from.iter().enumerate().map(|(i, b)| b.inv(cofactor_mod(i, b))).collect();
         let targets = to
             .iter()
             .map(|m| {
@@ -41,16 +38,13 @@ impl Extension {
             })
             .collect();
         let reciprocals = from.iter().map(|b| 1.0 / b.value() as f64).collect();
-        Self { kernel, from: from.to_vec(), inverses, reciprocals, targets }
+        Self { inverses, reciprocals, targets }
     }
 
-    /// Multiplies each source limb by `(B / b_i)^-1`, in place: the digits that [`Self::forward_into`] reads.
-    pub fn prepare_assign(&self, limbs: &mut [&mut [u64]]) {
-        for ((limb, m), &w) in limbs.iter_mut().zip(&self.from).zip(&self.inverses) {
-            if w.value != 1 {
-                self.kernel.scale_assign(m, limb, w);
-            }
-        }
+    /// From residues modulo source prime `source` in the NTT domain, whose transform `ntt` is, to the digits that [`Self::forward_into`] reads:
+    /// coefficients times `(B / b_i)^-1`.
+    pub fn prepare_assign(&self, source: usize, ntt: &Ntt, x: &mut [u64]) {
+        ntt.inverse_scaled_assign(x, self.inverses[source]);
     }
 
     /// The residues modulo target `t`, whose transform `ntt` is, of the centred representative, from prepared limbs; in the NTT domain.
@@ -64,6 +58,7 @@ impl Extension {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::kernels::Kernel;
     use crate::ring::primes;
 
     #[test]
@@ -80,23 +75,69 @@ mod tests {
         for (sources, kernel) in (1..=3).flat_map(|sources| Kernel::present().into_iter().map(move |k| (sources, k))) {
             let (from, to) = list.split_at(sources);
             let base: i128 = from.iter().map(|m| i128::from(m.value())).product();
-            let extension = Extension::new(kernel, from, to);
+            let extension = Extension::new(from, to);
             let mut values = vec![0, 1, -1, base / 100 * 49, -base / 100 * 49, base / 3, -base / 5, 123_456_789];
-            values.extend((1..249).map(|i| (base / 601) * i - base / 5 + i * i * i));
-            assert_eq!(values.len(), 256);
-            let mut limbs: Vec<Vec<u64>> =
-                from.iter().map(|m| values.iter().map(|&x| m.from_i128(x)).collect()).collect();
-            let mut views: Vec<&mut [u64]> = limbs.iter_mut().map(Vec::as_mut_slice).collect();
-            extension.prepare_assign(&mut views);
+            values.extend((1..1017).map(|i| (base / 2400) * i - base / 5 + i * i * i));
+            assert_eq!(values.len(), 1024);
+            let ntt = |m: &Modulus| Ntt::new(values.len(), m.value(), kernel).unwrap();
+            let limb = |(source, m): (usize, &Modulus)| {
+                let mut limb: Vec<u64> = values.iter().map(|&x| m.from_i128(x)).collect();
+                ntt(m).forward_assign(&mut limb);
+                extension.prepare_assign(source, &ntt(m), &mut limb);
+                limb
+            };
+            let limbs: Vec<Vec<u64>> = from.iter().enumerate().map(limb).collect();
             let views: Vec<&[u64]> = limbs.iter().map(Vec::as_slice).collect();
             for (t, m) in to.iter().enumerate() {
                 // Through the transform and back.
-                let ntt = Ntt::new(values.len(), m.value(), kernel).unwrap();
+                let ntt = ntt(m);
                 let mut out = vec![0; values.len()];
                 extension.forward_into(&views, t, &ntt, &mut out);
                 ntt.inverse_assign(&mut out);
                 for (&x, &o) in values.iter().zip(&out) {
                     assert_eq!(o, m.from_i128(x), "{}: {x} from {sources} primes mod {}", kernel.name(), m.value());
+                }
+            }
+        }
+    }
+
+    /// From as many primes as a plan may ask for and more, at degrees with and without a kernel's own transform, every kernel gives the
+    /// same words.
+    #[test]
+    fn kernels_extend_alike() {
+        let mut used = Vec::new();
+        let list: Vec<Modulus> = [34u32, 35, 38, 40, 41, 43, 44, 34, 44, 49]
+            .iter()
+            .map(|&bits| {
+                let q = primes::nearest(1 << bits, 2048, &used).unwrap();
+                used.push(q);
+                Modulus::new(q).unwrap()
+            })
+            .collect();
+        let (from, to) = list.split_at(7);
+        for (sources, degree) in (1..=from.len()).flat_map(|sources| [(sources, 256), (sources, 2048)]) {
+            let from = &from[..sources];
+            let extension = Extension::new(from, to);
+            let digit = |(at, m): (usize, &Modulus)| -> Vec<u64> {
+                let mut state = at as u64 + 5;
+                let mut next = || {
+                    state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    state >> 9
+                };
+                let edge = [0, m.value() - 1, m.value() / 2, m.value() / 2 + 1];
+                (0..degree).map(|i| if i < 64 { edge[(i >> at) % 4] } else { next() % m.value() }).collect()
+            };
+            let digits: Vec<Vec<u64>> = from.iter().enumerate().map(digit).collect();
+            let views: Vec<&[u64]> = digits.iter().map(Vec::as_slice).collect();
+            for (t, m) in to.iter().enumerate() {
+                let extended = |kernel: Kernel| {
+                    let mut out = vec![0; degree];
+                    extension.forward_into(&views, t, &Ntt::new(degree, m.value(), kernel).unwrap(), &mut out);
+                    out
+                };
+                let expected = extended(Kernel::portable());
+                for kernel in Kernel::present() {
+                    assert!(extended(kernel) == expected, "{}: from {sources} primes, degree {degree}", kernel.name());
                 }
             }
         }

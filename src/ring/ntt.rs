@@ -1,8 +1,8 @@
-//! The transform of the conjugate-invariant ring: fold, twist, and the negacyclic transform of `tfhe-ntt`.
+//! The transform of the conjugate-invariant ring: fold, twist, and the negacyclic transform of `tfhe-ntt`; or a kernel's own.
 //!
 //! With `gamma` a primitive 4N-th root of unity, `I = -gamma^N` (so `I^2 = -1`) an element `a` folds to
-//! `c_0 = a_0, c_j = a_j - I a_{N-j}`; multiplied by `gamma^j` it is a polynomial whose negacyclic transform gives the values
-//! of the ring element (ENGINE section 2; Kim and Song, eprint 2018/952).
+//! `c_0 = a_0, c_j = a_j - I a_{N-j}`, a polynomial modulo `X^N - I`; multiplied by `gamma^j` it is one whose negacyclic transform gives the values
+//! of the ring element (Kim and Song, eprint 2018/952). A kernel's own transform needs no such twist: it splits `X^N - I`.
 //!
 //! **Order, pinned by tests and written to every file:** residue `k` of the NTT domain is the element's value at
 //! `X = gamma^(4 brv(k) + 3)`, `brv` reversing log2(N) bits. `gamma` is the smaller square root of the primitive 2N-th
@@ -11,7 +11,7 @@
 //! This is the only door to `tfhe-ntt`. Only its forward and inverse transforms are used, only for primes below 2^50, and each
 //! plan is checked when it is made.
 
-use super::kernels::{Extending, Kernel, ShoupTable};
+use super::kernels::{Extending, Kernel, ShoupTable, Transform};
 use super::modulus::ShoupFactor;
 use super::{Modulus, RingError, primes};
 
@@ -22,9 +22,23 @@ pub const MAX_DEGREE: usize = 65_536;
 
 /// Forward and inverse transform for one prime.
 pub struct Ntt {
+    degree: usize,
     modulus: Modulus,
-    plan: tfhe_ntt::prime64::Plan,
     gamma: u64,
+    kernel: Kernel,
+    engine: Engine,
+}
+
+/// Who transforms.
+enum Engine {
+    /// The kernel tier.
+    Kernel(Transform),
+    Library(Box<Library>),
+}
+
+/// The library's negacyclic transform, folded and twisted into.
+struct Library {
+    plan: tfhe_ntt::prime64::Plan,
     /// `-I`, the weight of the mirrored coefficient on the way in.
     fold: ShoupFactor,
     /// `I`, on the way back.
@@ -33,7 +47,6 @@ pub struct Ntt {
     twist: ShoupTable,
     /// `gamma^-j / 2N`
     untwist: ShoupTable,
-    kernel: Kernel,
 }
 
 impl std::fmt::Debug for Ntt {
@@ -47,7 +60,7 @@ impl Ntt {
     ///
     /// # Errors
     /// [`RingError::Degree`], [`RingError::ModulusRange`], [`RingError::NotNttPrime`], or [`RingError::SelfTest`] if the library's
-    /// transform is not the documented one.
+    /// transform is not the documented one, or the kernel's is not the library's.
     pub fn new(degree: usize, q: u64, kernel: Kernel) -> Result<Self, RingError> {
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) {
             return Err(RingError::Degree { found: degree, min: MIN_DEGREE, max: MAX_DEGREE });
@@ -73,35 +86,38 @@ impl Ntt {
             return Err(self_test);
         }
         let Some(gamma) = square_root(&modulus, psi, degree) else { return Err(self_test) };
-
-        let imaginary = modulus.neg(modulus.pow(gamma, degree as u64));
-        let inverse_gamma = modulus.inv(gamma);
-        let inverse_2n = modulus.inv(2 * degree as u64);
         let powers = |base: u64, first: u64| {
             std::iter::successors(Some(first), move |&p| Some(modulus.mul(p, base))).take(degree)
         };
-        let ntt = Self {
-            modulus,
-            plan,
-            gamma,
-            fold: modulus.shoup(modulus.neg(imaginary)),
-            unfold: modulus.shoup(imaginary),
-            twist: ShoupTable::new(&modulus, powers(gamma, 1)),
-            untwist: ShoupTable::new(&modulus, powers(inverse_gamma, inverse_2n)),
-            kernel,
+        let engine = match kernel.transform(&modulus, degree, gamma) {
+            Some(transform) => Engine::Kernel(transform),
+            None => {
+                let imaginary = modulus.neg(modulus.pow(gamma, degree as u64));
+                let (inverse_gamma, inverse_2n) = (modulus.inv(gamma), modulus.inv(2 * degree as u64));
+                Engine::Library(Box::new(Library {
+                    plan,
+                    fold: modulus.shoup(modulus.neg(imaginary)),
+                    unfold: modulus.shoup(imaginary),
+                    twist: ShoupTable::new(&modulus, powers(gamma, 1)),
+                    untwist: ShoupTable::new(&modulus, powers(inverse_gamma, inverse_2n)),
+                }))
+            }
         };
-        // A dense round trip exercises every butterfly of both directions.
+        let ntt = Self { degree, modulus, gamma, kernel, engine };
+        // A dense round trip exercises every butterfly of both directions; two values by their definition, the first direction.
         let original: Vec<u64> = powers(0x1234_5678_9abc_def1 % q, q - 1).collect();
         let mut x = original.clone();
         ntt.forward_assign(&mut x);
+        let is_right = |k: usize| x[k] == value_at(&modulus, &original, ntt.point(k));
+        let is_forward_right = is_right(0) && is_right(degree - 1);
         ntt.inverse_assign(&mut x);
-        if x == original { Ok(ntt) } else { Err(self_test) }
+        if is_forward_right && x == original { Ok(ntt) } else { Err(self_test) }
     }
 
     /// Number of coefficients N.
     #[must_use]
     pub fn degree(&self) -> usize {
-        self.plan.ntt_size()
+        self.degree
     }
 
     /// The prime.
@@ -116,29 +132,69 @@ impl Ntt {
         self.gamma
     }
 
-    /// Coefficients to NTT domain; residues in `[0, q)` before and after.
-    pub fn forward_assign(&self, x: &mut [u64]) {
-        self.kernel.fold_twist_assign(&self.modulus, x, self.fold, &self.twist);
-        self.plan.fwd(x);
+    /// Where residue `k` of the NTT domain is the element's value.
+    fn point(&self, k: usize) -> u64 {
+        self.modulus.pow(self.gamma, 4 * reversed_bits(k, self.degree) as u64 + 3)
     }
 
-    /// [`Self::forward_assign`] of a base extension's result, which is twisted as it is made.
+    /// Coefficients to NTT domain; residues in `[0, q)` before and after.
+    pub fn forward_assign(&self, x: &mut [u64]) {
+        match &self.engine {
+            Engine::Kernel(transform) => transform.forward_assign(x),
+            Engine::Library(library) => {
+                self.kernel.fold_twist_assign(&self.modulus, x, library.fold, &library.twist);
+                library.plan.fwd(x);
+            }
+        }
+    }
+
+    /// [`Self::forward_assign`] of a base extension's result, which is folded as it is made.
     pub(super) fn forward_extended_into(&self, from: &Extending<'_>, out: &mut [u64]) {
-        self.kernel.extend_twist_into(&self.modulus, from, self.fold, &self.twist, out);
-        self.plan.fwd(out);
+        match &self.engine {
+            Engine::Kernel(transform) => transform.forward_extended_into(from, out),
+            Engine::Library(library) => {
+                self.kernel.extend_twist_into(&self.modulus, from, library.fold, &library.twist, out);
+                library.plan.fwd(out);
+            }
+        }
     }
 
     /// NTT domain to coefficients; residues in `[0, q)` before and after.
     pub fn inverse_assign(&self, x: &mut [u64]) {
-        self.plan.inv(x);
-        self.kernel.untwist_unfold_assign(&self.modulus, x, self.unfold, &self.untwist);
+        self.inverse_scaled_assign(x, 1);
     }
+
+    /// [`Self::inverse_assign`], times a factor below q.
+    pub fn inverse_scaled_assign(&self, x: &mut [u64], factor: u64) {
+        match &self.engine {
+            Engine::Kernel(transform) => transform.inverse_scaled_assign(x, factor),
+            Engine::Library(library) => {
+                library.plan.inv(x);
+                self.kernel.untwist_unfold_assign(&self.modulus, x, library.unfold, &library.untwist);
+                if factor != 1 {
+                    self.kernel.scale_assign(&self.modulus, x, self.modulus.shoup(factor));
+                }
+            }
+        }
+    }
+}
+
+/// The value of the element with coefficients `a` at a point: `a_0 + sum a_i (X^i + X^-i)`.
+fn value_at(m: &Modulus, a: &[u64], point: u64) -> u64 {
+    let inverse = m.inv(point);
+    let (mut sum, mut power, mut mirrored) = (a[0], 1, 1);
+    for &coefficient in &a[1..] {
+        (power, mirrored) = (m.mul(power, point), m.mul(mirrored, inverse));
+        sum = m.add(sum, m.mul(coefficient, m.add(power, mirrored)));
+    }
+    sum
 }
 
 /// `k` with its log2(degree) bits reversed.
 #[must_use]
 pub fn reversed_bits(k: usize, degree: usize) -> usize {
-    k.reverse_bits() >> (usize::BITS - degree.trailing_zeros())
+    // Of one residue there is nothing to reverse.
+    k.reverse_bits().checked_shr(usize::BITS - degree.trailing_zeros()).unwrap_or(0)
 }
 
 /// The smaller square root of `psi`, a primitive 2N-th root of unity.
@@ -234,13 +290,41 @@ mod tests {
             let mut x = a.clone();
             ntt.forward_assign(&mut x);
             for (k, &found) in x.iter().enumerate() {
-                let point = m.pow(ntt.gamma(), 4 * reversed_bits(k, degree) as u64 + 3);
-                let inverse = m.inv(point);
-                let value = (1..degree).fold(a[0], |sum, i| {
-                    let pair = m.add(m.pow(point, i as u64), m.pow(inverse, i as u64));
-                    m.add(sum, m.mul(a[i], pair))
-                });
-                assert_eq!(found, value, "residue {k} of degree {degree}");
+                assert_eq!(found, value_at(m, &a, ntt.point(k)), "residue {k} of degree {degree}");
+            }
+        }
+    }
+
+    /// A kernel's own transform is the library's, word for word, at all its degrees and at the smallest and largest primes.
+    #[test]
+    fn kernels_transform_as_the_library_does() {
+        let mut state = 11u64;
+        let mut next = move |q: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 13) % q
+        };
+        let degrees = (4..=16).map(|log| 1usize << log);
+        for (degree, kernel) in degrees.flat_map(|n| Kernel::present().into_iter().map(move |kernel| (n, kernel))) {
+            let below = |bits: u32| primes::nearest((1 << bits) - (1 << (bits - 6)), degree, &[]).unwrap();
+            let largest = primes::nearest((1 << 45) - (1 << 24), degree, &[]).unwrap();
+            assert!(largest < 1 << 45);
+            for q in [prime(degree, 34), below(40), largest, below(49)] {
+                let reference = Ntt::new(degree, q, Kernel::portable()).unwrap();
+                let ntt = Ntt::new(degree, q, kernel).unwrap();
+                let mut same = vec![q - 1; degree];
+                let alternating: Vec<u64> = (0..degree as u64).map(|i| (q - 1) * (i % 2)).collect();
+                let random: Vec<u64> = (0..degree).map(|_| next(q)).collect();
+                same[0] = 0;
+                for x in [same, alternating, random] {
+                    let (mut found, mut expected) = (x.clone(), x.clone());
+                    ntt.forward_assign(&mut found);
+                    reference.forward_assign(&mut expected);
+                    assert!(found == expected, "{}, degree {degree}, modulus {q}: forward", kernel.name());
+                    let (mut found, mut expected) = (x.clone(), x);
+                    ntt.inverse_scaled_assign(&mut found, q - 2);
+                    reference.inverse_scaled_assign(&mut expected, q - 2);
+                    assert!(found == expected, "{}, degree {degree}, modulus {q}: back", kernel.name());
+                }
             }
         }
     }

@@ -142,7 +142,7 @@ impl Prepared {
             )
         };
         // A large mapping takes its time to go, and a disk to take in results.
-        let (written, ()) = self.engine.install(|| rayon::join(write, || drop(input)));
+        let (written, ()) = self.engine.both(write, || drop(input));
         let written = written?;
         checkpoints.end();
         Ok(BatchReceipt {

@@ -5,8 +5,6 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
-
 use super::place::{BatchPlace, add_scale, expect_scale};
 use super::writer::component_specs;
 use crate::ckks::Context;
@@ -54,8 +52,7 @@ pub struct ExpectedResult<'a> {
     pub scale: f64,
 }
 
-/// Writes results, `[output][component][limb][N]` in coefficient form, replacing a file of that name; with all threads of the pool that the
-/// caller runs in.
+/// Writes results, `[output][component][limb][N]` in coefficient form, replacing a file of that name.
 ///
 /// # Errors
 /// A header or sizes that [`ResultBatch::open`] would refuse, residues that are not reduced, and those of [`ContainerWriter`].
@@ -96,15 +93,13 @@ pub fn write_results(
         }
         let specs = component_specs(context, &[outputs, context.degree()], components, limbs);
         let writer = ContainerWriter::create(path, Kind::Results, &metadata, &specs)?;
-        residues.par_chunks_exact(n).enumerate().try_for_each_init(
-            || vec![0; 8 * n],
-            |buffer, (at, limb)| {
-                let (output, section) = (at / specs.len(), at % specs.len());
-                let packed = &mut buffer[..n * width_of(context, section % limbs)];
-                pack_limb_into(context, section % limbs, limb, packed)?;
-                writer.write_at(&specs[section].name, (output * packed.len()) as u64, packed)
-            },
-        )?;
+        let mut buffer = vec![0; 8 * n];
+        for (at, limb) in residues.chunks_exact(n).enumerate() {
+            let (output, section) = (at / specs.len(), at % specs.len());
+            let packed = &mut buffer[..n * width_of(context, section % limbs)];
+            pack_limb_into(context, section % limbs, limb, packed)?;
+            writer.write_at(&specs[section].name, (output * packed.len()) as u64, packed)?;
+        }
         writer.finish()
     };
     write().map_err(|error: FormatError| error.in_file(path))

@@ -37,9 +37,11 @@ macro_rules! entry {
 }
 
 mod extend;
+mod transform;
 mod words;
 
 pub(super) use extend::{extend_twist_into, subtract_from_scaled_assign, sum_products_into};
+pub use transform::Transform;
 pub(super) use words::{multiplies_whole, words_mul_add};
 
 entry!(mul_into => mul(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]));
@@ -120,10 +122,17 @@ impl Wide {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     pub(super) fn mul_shoup(&self, x: __m512i, value: __m512i, quotient: __m512i) -> __m512i {
+        let r = self.product_above(x, (value, quotient));
+        _mm512_min_epu64(r, _mm512_sub_epi64(r, self.q))
+    }
+
+    /// The same, below 2q.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn product_above(&self, x: __m512i, (value, quotient): (__m512i, __m512i)) -> __m512i {
         let zero = _mm512_setzero_si512();
         let estimate = _mm512_madd52hi_epu64(zero, x, quotient);
-        let r = self.remainder(_mm512_madd52lo_epu64(zero, x, value), estimate);
-        _mm512_min_epu64(r, _mm512_sub_epi64(r, self.q))
+        self.remainder(_mm512_madd52lo_epu64(zero, x, value), estimate)
     }
 
     #[inline]

@@ -20,6 +20,8 @@ mod block;
 mod bytes;
 mod portable;
 
+#[cfg(target_arch = "x86_64")]
+pub use avx512ifma::Transform;
 pub use block::{BlockOperands, BlockScratch, BlockWork, PackedBlock, Start};
 
 use super::modulus::{Modulus, ShoupFactor};
@@ -67,6 +69,29 @@ pub struct Extending<'a> {
     pub reciprocals: &'a [f64],
     /// Constants of the target.
     pub target: &'a ExtensionTarget,
+}
+
+/// No tier here has one.
+#[cfg(not(target_arch = "x86_64"))]
+#[derive(Clone, Debug)]
+pub enum Transform {}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Transform {
+    /// Never called.
+    pub fn forward_assign(&self, _: &mut [u64]) {
+        match *self {}
+    }
+
+    /// Never called.
+    pub fn forward_extended_into(&self, _: &Extending<'_>, _: &mut [u64]) {
+        match *self {}
+    }
+
+    /// Never called.
+    pub fn inverse_scaled_assign(&self, _: &mut [u64], _: u64) {
+        match *self {}
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +182,21 @@ impl Kernel {
             Tier::Avx512Vnni(..) => "avx512vnni",
             #[cfg(target_arch = "x86_64")]
             Tier::Amx(..) => "amx",
+        }
+    }
+
+    /// This tier's own transform, where it has one for such primes and degrees. `gamma` is a primitive 4N-th root of unity.
+    #[must_use]
+    pub fn transform(&self, m: &Modulus, degree: usize, gamma: u64) -> Option<Transform> {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Ifma(token) | Tier::Avx512Vnni(token, _) | Tier::Amx(token, _) => {
+                Transform::new(token, m, degree, gamma)
+            }
+            _ => {
+                let _ = (m, degree, gamma);
+                None
+            }
         }
     }
 

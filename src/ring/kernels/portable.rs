@@ -142,7 +142,7 @@ pub(super) fn nonzero_pieces_into(m: &Modulus, x: &[u64], columns: usize, stride
 
 /// One residue of a base extension.
 #[inline(always)]
-fn extended(m: &Modulus, from: &Extending<'_>, i: usize) -> u64 {
+pub(super) fn extended(m: &Modulus, from: &Extending<'_>, i: usize) -> u64 {
     let &Extending { limbs, reciprocals, target } = from;
     let sum = limbs.iter().zip(reciprocals).fold(0.0, |sum, (limb, r)| sum + limb[i] as f64 * r);
     let overshoot = target.overshoot[(sum + 0.5) as usize];

@@ -22,13 +22,14 @@ fn extend_twist(m: &Modulus, from: &Extending<'_>, w: ShoupFactor, t: &ShoupTabl
         [a] => extend_twist_from(m, [a], from, w, t, out),
         [a, b] => extend_twist_from(m, [a, b], from, w, t, out),
         [a, b, c] => extend_twist_from(m, [a, b, c], from, w, t, out),
+        [a, b, c, d] => extend_twist_from(m, [a, b, c, d], from, w, t, out),
         _ => portable::extend_twist_into(m, from, w, t, out),
     }
 }
 
 /// Constants of an extension from S primes, in registers. (Loops, not closures given to library functions: those are compiled without the
 /// features and would not be inlined.)
-struct Lanes<'a, const S: usize> {
+pub(super) struct Lanes<'a, const S: usize> {
     wide: Wide,
     limbs: [&'a [u64]; S],
     reciprocals: [__m512d; S],
@@ -39,7 +40,7 @@ struct Lanes<'a, const S: usize> {
 impl<'a, const S: usize> Lanes<'a, S> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn new(wide: Wide, limbs: [&'a [u64]; S], from: &Extending<'_>) -> Self {
+    pub(super) fn new(wide: Wide, limbs: [&'a [u64]; S], from: &Extending<'_>) -> Self {
         let mut reciprocals = [_mm512_setzero_pd(); S];
         let mut cofactors = [(_mm512_setzero_si512(), _mm512_setzero_si512()); S];
         for s in 0..S {
@@ -50,20 +51,41 @@ impl<'a, const S: usize> Lanes<'a, S> {
         Self { wide, limbs, reciprocals, cofactors, overshoot }
     }
 
-    /// Eight extended residues. The same products and sums of doubles in the same order as the reference, none of them fused.
+    /// What is added for the digits' quotients. The same products and sums of doubles in the same order as the reference, none of them fused.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn extended(&self, at: usize) -> __m512i {
+    fn correction(&self, at: usize) -> __m512i {
         let mut quotients = _mm512_setzero_pd();
         for s in 0..S {
             let digits = _mm512_cvtepu64_pd(load(self.limbs[s], at));
             quotients = _mm512_add_pd(quotients, _mm512_mul_pd(digits, self.reciprocals[s]));
         }
         let quotients = _mm512_cvttpd_epu64(_mm512_add_pd(quotients, _mm512_set1_pd(0.5)));
-        let mut sum = _mm512_permutex2var_epi64(self.overshoot.0, quotients, self.overshoot.1);
+        _mm512_permutex2var_epi64(self.overshoot.0, quotients, self.overshoot.1)
+    }
+
+    /// Eight extended residues.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn extended(&self, at: usize) -> __m512i {
+        let mut sum = self.correction(at);
         for s in 0..S {
             let (value, quotient) = self.cofactors[s];
             sum = self.wide.add(sum, self.wide.mul_shoup(load(self.limbs[s], at), value, quotient));
+        }
+        sum
+    }
+
+    /// [`Self::extended`] in the low 52 bits, above that by less than 2 S q; `minus_q` is `2^52 - q`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    pub(super) fn extended_above(&self, at: usize, minus_q: __m512i) -> __m512i {
+        let mut sum = self.correction(at);
+        for s in 0..S {
+            let (value, quotient) = self.cofactors[s];
+            let digits = load(self.limbs[s], at);
+            let estimate = _mm512_madd52hi_epu64(_mm512_setzero_si512(), digits, quotient);
+            sum = _mm512_madd52lo_epu64(_mm512_madd52lo_epu64(sum, digits, value), estimate, minus_q);
         }
         sum
     }
@@ -105,10 +127,10 @@ fn sum_products(
     start: Option<(&[u64], ShoupFactor)>,
     out: &mut [u64],
 ) {
-    /// High halves are below 2^48: a sum of this many is one word of the multiplier.
+    /// High halves are below 2^48: a sum of this many is one word of the multiplier. As many low halves and a residue are one word of the lane.
     const MOST_TERMS: usize = 16;
     let wide = Wide::new(m);
-    let (power_value, power_quotient) = broadcast(m.shoup(m.reduce(1 << 52)));
+    let power = broadcast(m.shoup(m.reduce(1 << 52)));
     let reduce_high = factors.len() + 1 > MOST_TERMS;
     let even = out.len() / LANES * LANES;
     for i in (0..even).step_by(LANES) {
@@ -124,7 +146,7 @@ fn sum_products(
         if reduce_high {
             high = wide.reduce(high);
         }
-        store(out, i, wide.add(wide.reduce(low), wide.mul_shoup(high, power_value, power_quotient)));
+        store(out, i, wide.reduce(_mm512_add_epi64(low, wide.product_above(high, power))));
     }
     portable::sum_products_range(m, factors, keys, start, out, even..out.len());
 }

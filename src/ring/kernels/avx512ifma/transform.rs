@@ -1,0 +1,406 @@
+//! The ring's transform for primes below 2^45: no twist, and folding is part of its first pass.
+//!
+//! Folded, an element is a polynomial modulo `X^N - I` (see [`crate::ring::ntt`]), and the butterflies split that modulus as it is: node `i` of level `l`
+//! stands for `X^(N / 2^l) - gamma^((4 brv_l(i) + 3) N / 2^l)`. Their factors lie in heap order, node `i` of level `l` at `2^l + i`, so a node's
+//! descendants are found by shifts, and neighbouring nodes are neighbours.
+//!
+//! **Bounds.** Only the low 52 bits of a lane count until it is reduced: the multiplier sees no others, and sums are exact modulo 2^52. Forward, a level
+//! adds less than 2q to what a lane may be: below 3q folded, or (2 S + 3) q extended from S primes, and 16 levels later below 48q. Back, every pass is given
+//! lanes below 8q, which its sums double level by level; those above 8q again at its end are reduced. So all stays below 128q, that is 2^52.
+
+use super::super::{Extending, portable};
+use super::extend::Lanes;
+use super::{LANES, Modulus, ShoupFactor, ShoupTable, Token, Wide, reverse, store};
+use lanes::{Constants, at_node, join_pair, load_apart, same, split_pair, store_apart};
+
+mod lanes;
+
+/// Bits of the largest prime.
+const MOST_BITS: u32 = 45;
+/// Three levels, then blocks of eight vectors.
+const LEAST_DEGREE: usize = 512;
+
+/// Constants of the transform for one prime.
+#[derive(Clone, Debug)]
+pub struct Transform {
+    token: Token,
+    modulus: Modulus,
+    forward: ShoupTable,
+    inverse: ShoupTable,
+    /// `-I`
+    fold: ShoupFactor,
+    /// `I`
+    unfold: ShoupFactor,
+    /// `1 / 2N`
+    scale: u64,
+}
+
+impl Transform {
+    /// Where the prime and the degree suit it. `gamma` is a primitive 4N-th root of unity.
+    pub(in crate::ring::kernels) fn new(token: Token, m: &Modulus, degree: usize, gamma: u64) -> Option<Self> {
+        if m.bits() > MOST_BITS || degree < LEAST_DEGREE {
+            return None;
+        }
+        let mut powers = vec![1; 2 * degree + 1];
+        for i in 1..powers.len() {
+            powers[i] = m.mul(powers[i - 1], gamma);
+        }
+        // gamma^(2N) = -1
+        let node = |at: usize, back: bool| -> u64 {
+            let Some(level) = at.checked_ilog2() else { return 0 };
+            let reversed = crate::ring::ntt::reversed_bits(at - (1 << level), 1 << level);
+            let exponent = (4 * reversed + 3) * (degree >> (level + 1));
+            if back { m.neg(powers[2 * degree - exponent]) } else { powers[exponent] }
+        };
+        let imaginary = m.neg(powers[degree]);
+        Some(Self {
+            token,
+            modulus: *m,
+            forward: ShoupTable::new(m, (0..degree).map(|at| node(at, false))),
+            inverse: ShoupTable::new(m, (0..degree).map(|at| node(at, true))),
+            fold: m.shoup(m.neg(imaginary)),
+            unfold: m.shoup(imaginary),
+            scale: m.inv(2 * degree as u64),
+        })
+    }
+
+    /// Coefficients to NTT domain; residues in `[0, q)` before and after.
+    pub fn forward_assign(&self, x: &mut [u64]) {
+        forward_assign(self.token, self, x);
+    }
+
+    /// The same of a base extension's result.
+    pub fn forward_extended_into(&self, from: &Extending<'_>, out: &mut [u64]) {
+        forward_extended_into(self.token, self, from, out);
+    }
+
+    /// NTT domain to coefficients times `factor`; residues in `[0, q)` before and after.
+    pub fn inverse_scaled_assign(&self, x: &mut [u64], factor: u64) {
+        let scale = self.modulus.shoup(self.modulus.mul(self.scale, factor));
+        inverse_assign(self.token, self, scale, x);
+    }
+
+    /// How many levels each pass between the first and the last has: of several cuts, those that were fastest.
+    fn passes(degree: usize) -> &'static [u32] {
+        match degree.ilog2() - LEAST_DEGREE.ilog2() {
+            0 => &[],
+            1 => &[1],
+            2 => &[2],
+            3 => &[3],
+            4 => &[4],
+            5 => &[3, 2],
+            6 => &[3, 3],
+            _ => &[4, 3],
+        }
+    }
+}
+
+entry!(forward_assign => forward(t: &Transform, x: &mut [u64]));
+entry!(forward_extended_into => forward_extended(t: &Transform, from: &Extending<'_>, out: &mut [u64]));
+entry!(inverse_assign => inverse(t: &Transform, scale: ShoupFactor, x: &mut [u64]));
+
+/// Butterflies between registers with fixed numbers, each group with its node's factor.
+macro_rules! split {
+    ($c:ident, $x:ident, $table:ident, $($node:expr => $(($i:literal, $k:literal)),+);+) => {
+        $(
+            let w = at_node($table, $node);
+            $(($x[$i], $x[$k]) = $c.split($x[$i], $x[$k], w);)+
+        )+
+    };
+}
+
+macro_rules! join {
+    ($c:ident, $x:ident, $table:ident, $multiple:expr, $($node:expr => $(($i:literal, $k:literal)),+);+) => {
+        let multiple = $multiple;
+        $(
+            let w = at_node($table, $node);
+            $(($x[$i], $x[$k]) = $c.join($x[$i], $x[$k], w, multiple);)+
+        )+
+    };
+}
+
+/// All levels below node `h` of as many vectors as are named. (Macros, since vectors in arguments and results of functions that are not inlined pass
+/// through memory.)
+macro_rules! split_all {
+    (2, $c:ident, $table:ident, $h:expr, $x:ident) => {
+        split!($c, $x, $table, $h => (0, 1));
+    };
+    (4, $c:ident, $table:ident, $h:expr, $x:ident) => {
+        let h: usize = $h;
+        split!($c, $x, $table, h => (0, 2), (1, 3));
+        split!($c, $x, $table, 2 * h => (0, 1); 2 * h + 1 => (2, 3));
+    };
+    (8, $c:ident, $table:ident, $h:expr, $x:ident) => {
+        let h: usize = $h;
+        split!($c, $x, $table, h => (0, 4), (1, 5), (2, 6), (3, 7));
+        split!($c, $x, $table, 2 * h => (0, 2), (1, 3); 2 * h + 1 => (4, 6), (5, 7));
+        split!($c, $x, $table, 4 * h => (0, 1); 4 * h + 1 => (2, 3); 4 * h + 2 => (4, 5); 4 * h + 3 => (6, 7));
+    };
+    (16, $c:ident, $table:ident, $h:expr, $x:ident) => {
+        let h: usize = $h;
+        split!($c, $x, $table, h => (0, 8), (1, 9), (2, 10), (3, 11), (4, 12), (5, 13), (6, 14), (7, 15));
+        split!($c, $x, $table,
+            2 * h => (0, 4), (1, 5), (2, 6), (3, 7);
+            2 * h + 1 => (8, 12), (9, 13), (10, 14), (11, 15));
+        split!($c, $x, $table,
+            4 * h => (0, 2), (1, 3); 4 * h + 1 => (4, 6), (5, 7);
+            4 * h + 2 => (8, 10), (9, 11); 4 * h + 3 => (12, 14), (13, 15));
+        split!($c, $x, $table,
+            8 * h => (0, 1); 8 * h + 1 => (2, 3); 8 * h + 2 => (4, 5); 8 * h + 3 => (6, 7);
+            8 * h + 4 => (8, 9); 8 * h + 5 => (10, 11); 8 * h + 6 => (12, 13); 8 * h + 7 => (14, 15));
+    };
+}
+
+/// The reverse, for lanes below 8q, to lanes below 8q.
+macro_rules! join_all {
+    (2, $c:ident, $table:ident, $h:expr, $x:ident) => {
+        join!($c, $x, $table, $c.multiple(3), $h => (0, 1));
+        $x[0] = $c.reduce($x[0]);
+    };
+    (4, $c:ident, $table:ident, $h:expr, $x:ident) => {
+        let h: usize = $h;
+        join!($c, $x, $table, $c.multiple(3), 2 * h => (0, 1); 2 * h + 1 => (2, 3));
+        join!($c, $x, $table, $c.multiple(4), h => (0, 2), (1, 3));
+        $x[0] = $c.reduce($x[0]);
+    };
+    (8, $c:ident, $table:ident, $h:expr, $x:ident) => {
+        let h: usize = $h;
+        join!($c, $x, $table, $c.multiple(3),
+            4 * h => (0, 1); 4 * h + 1 => (2, 3); 4 * h + 2 => (4, 5); 4 * h + 3 => (6, 7));
+        join!($c, $x, $table, $c.multiple(4), 2 * h => (0, 2), (1, 3); 2 * h + 1 => (4, 6), (5, 7));
+        join!($c, $x, $table, $c.multiple(5), h => (0, 4), (1, 5), (2, 6), (3, 7));
+        $x[0] = $c.reduce($x[0]);
+    };
+    (16, $c:ident, $table:ident, $h:expr, $x:ident) => {
+        let h: usize = $h;
+        join!($c, $x, $table, $c.multiple(3),
+            8 * h => (0, 1); 8 * h + 1 => (2, 3); 8 * h + 2 => (4, 5); 8 * h + 3 => (6, 7);
+            8 * h + 4 => (8, 9); 8 * h + 5 => (10, 11); 8 * h + 6 => (12, 13); 8 * h + 7 => (14, 15));
+        join!($c, $x, $table, $c.multiple(4),
+            4 * h => (0, 2), (1, 3); 4 * h + 1 => (4, 6), (5, 7);
+            4 * h + 2 => (8, 10), (9, 11); 4 * h + 3 => (12, 14), (13, 15));
+        join!($c, $x, $table, $c.multiple(5),
+            2 * h => (0, 4), (1, 5), (2, 6), (3, 7);
+            2 * h + 1 => (8, 12), (9, 13), (10, 14), (11, 15));
+        join!($c, $x, $table, $c.multiple(6),
+            h => (0, 8), (1, 9), (2, 10), (3, 11), (4, 12), (5, 13), (6, 14), (7, 15));
+        $x[0] = $c.reduce($x[0]);
+        $x[1] = $c.reduce($x[1]);
+    };
+}
+
+/// Declares a pass between the first and the last, forward or back: `nodes` nodes, so many vectors of each at a time.
+macro_rules! pass {
+    ($name:ident, $network:ident, $vectors:tt) => {
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        fn $name(c: &Constants, table: &ShoupTable, nodes: usize, x: &mut [u64]) {
+            let block = x.len() / nodes;
+            let apart = block / $vectors;
+            for (i, x) in x.chunks_exact_mut(block).enumerate() {
+                for column in (0..apart).step_by(LANES) {
+                    let mut lanes = load_apart::<$vectors>(x, column, apart);
+                    $network!($vectors, c, table, nodes + i, lanes);
+                    store_apart(x, column, apart, lanes);
+                }
+            }
+        }
+    };
+}
+
+pass!(split_by_2, split_all, 2);
+pass!(split_by_4, split_all, 4);
+pass!(split_by_8, split_all, 8);
+pass!(split_by_16, split_all, 16);
+pass!(join_by_2, join_all, 2);
+pass!(join_by_4, join_all, 4);
+pass!(join_by_8, join_all, 8);
+pass!(join_by_16, join_all, 16);
+
+/// The last six levels, on eight neighbouring vectors at a time.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn split_last(c: &Constants, table: &ShoupTable, x: &mut [u64]) {
+    let n = x.len();
+    for (i, x) in x.chunks_exact_mut(8 * LANES).enumerate() {
+        let mut lanes = load_apart::<8>(x, 0, LANES);
+        split_all!(8, c, table, n / (8 * LANES) + i, lanes);
+        for k in 0..4 {
+            let pair = split_pair(c, table, n, 4 * i + k, (lanes[2 * k], lanes[2 * k + 1]));
+            (lanes[2 * k], lanes[2 * k + 1]) = pair;
+        }
+        store_apart(x, 0, LANES, lanes);
+    }
+}
+
+/// The reverse: the first six levels back.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn join_first(c: &Constants, table: &ShoupTable, x: &mut [u64]) {
+    let n = x.len();
+    for (i, x) in x.chunks_exact_mut(8 * LANES).enumerate() {
+        let mut lanes = load_apart::<8>(x, 0, LANES);
+        for k in 0..4 {
+            let pair = join_pair(c, table, n, 4 * i + k, (lanes[2 * k], lanes[2 * k + 1]));
+            (lanes[2 * k], lanes[2 * k + 1]) = pair;
+        }
+        join_all!(8, c, table, n / (8 * LANES) + i, lanes);
+        store_apart(x, 0, LANES, lanes);
+    }
+}
+
+/// Every eighth of a polynomial from coefficient 0 on: those mirror each other. In the low 52 bits of each word.
+fn column(x: &[u64]) -> [u64; 8] {
+    std::array::from_fn(|i| x[i * x.len() / 8] & ((1 << 52) - 1))
+}
+
+fn set_column(x: &mut [u64], column: [u64; 8]) {
+    let apart = x.len() / 8;
+    column.into_iter().enumerate().for_each(|(i, word)| x[i * apart] = word);
+}
+
+/// Folds a [`column`] and splits it thrice.
+fn split_column(t: &Transform, x: [u64; 8]) -> [u64; 8] {
+    let m = &t.modulus;
+    let x = x.map(|word| m.reduce(word));
+    let mut y = x;
+    for i in 1..8 {
+        y[i] = m.add(x[i], m.mul_shoup(x[8 - i], t.fold));
+    }
+    for (level, half) in [4, 2, 1].into_iter().enumerate() {
+        for (i, block) in y.chunks_exact_mut(2 * half).enumerate() {
+            let w = t.forward.get((1 << level) + i);
+            for k in 0..half {
+                let (a, b) = (block[k], m.mul_shoup(block[k + half], w));
+                (block[k], block[k + half]) = (m.add(a, b), m.sub(a, b));
+            }
+        }
+    }
+    y
+}
+
+/// The reverse, times a factor.
+fn join_column(t: &Transform, scale: ShoupFactor, x: [u64; 8]) -> [u64; 8] {
+    let m = &t.modulus;
+    let mut y = x.map(|word| m.reduce(word));
+    for (level, half) in [(2, 1), (1, 2), (0, 4)] {
+        for (i, block) in y.chunks_exact_mut(2 * half).enumerate() {
+            let w = t.inverse.get((1 << level) + i);
+            for k in 0..half {
+                let (a, b) = (block[k], block[k + half]);
+                (block[k], block[k + half]) = (m.add(a, b), m.mul_shoup(m.sub(a, b), w));
+            }
+        }
+    }
+    let mut x = [m.mul_shoup(m.add(y[0], y[0]), scale); 8];
+    for i in 1..8 {
+        x[i] = m.mul_shoup(m.add(y[i], m.mul_shoup(y[8 - i], t.unfold)), scale);
+    }
+    x
+}
+
+/// Folds and splits thrice all but the first column. Columns `1 ..= N / 16` go with those that mirror them; column `N / 16` mirrors itself and is
+/// computed twice.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn split_first(t: &Transform, c: &Constants, x: &mut [u64]) {
+    let apart = x.len() / 8;
+    let (fold, table) = (same(t.fold), &t.forward);
+    for column in (1..=apart / 2).step_by(LANES) {
+        let mirror = apart - column - (LANES - 1);
+        let mut front = load_apart::<8>(x, column, apart);
+        let mut back = load_apart::<8>(x, mirror, apart);
+        for i in 0..8 {
+            let (a, b) = (front[i], back[7 - i]);
+            front[i] = c.add_product(a, reverse(b), fold);
+            back[7 - i] = c.add_product(b, reverse(a), fold);
+        }
+        split_all!(8, c, table, 1, front);
+        split_all!(8, c, table, 1, back);
+        store_apart(x, column, apart, front);
+        store_apart(x, mirror, apart, back);
+    }
+}
+
+/// Joins thrice, unfolds and scales.
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn join_last(t: &Transform, c: &Constants, scale: ShoupFactor, x: &mut [u64]) {
+    let apart = x.len() / 8;
+    let (unfold, scale, table) = (same(t.unfold), same(scale), &t.inverse);
+    for column in (1..=apart / 2).step_by(LANES) {
+        let mirror = apart - column - (LANES - 1);
+        let mut front = load_apart::<8>(x, column, apart);
+        let mut back = load_apart::<8>(x, mirror, apart);
+        join_all!(8, c, table, 1, front);
+        join_all!(8, c, table, 1, back);
+        for i in 0..8 {
+            let (a, b) = (front[i], back[7 - i]);
+            front[i] = c.product(c.add_product(a, reverse(b), unfold), scale);
+            back[7 - i] = c.product(c.add_product(b, reverse(a), unfold), scale);
+        }
+        store_apart(x, column, apart, front);
+        store_apart(x, mirror, apart, back);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn forward(t: &Transform, x: &mut [u64]) {
+    let c = &Constants::new(&t.modulus);
+    let first = split_column(t, column(x));
+    split_first(t, c, x);
+    set_column(x, first);
+    let mut nodes = 8;
+    for &levels in Transform::passes(x.len()) {
+        match levels {
+            1 => split_by_2(c, &t.forward, nodes, x),
+            2 => split_by_4(c, &t.forward, nodes, x),
+            3 => split_by_8(c, &t.forward, nodes, x),
+            _ => split_by_16(c, &t.forward, nodes, x),
+        }
+        nodes <<= levels;
+    }
+    split_last(c, &t.forward, x);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn forward_extended(t: &Transform, from: &Extending<'_>, out: &mut [u64]) {
+    match *from.limbs {
+        [a] => extend(t, [a], from, out),
+        [a, b] => extend(t, [a, b], from, out),
+        [a, b, c] => extend(t, [a, b, c], from, out),
+        [a, b, c, d] => extend(t, [a, b, c, d], from, out),
+        [a, b, c, d, e] => extend(t, [a, b, c, d, e], from, out),
+        _ => {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = portable::extended(&t.modulus, from, i);
+            }
+        }
+    }
+    forward(t, out);
+}
+
+/// In a pass of its own: limbs lie powers of two apart, so that the cache could not hold what the transform's first pass would read of them.
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn extend<const S: usize>(t: &Transform, limbs: [&[u64]; S], from: &Extending<'_>, out: &mut [u64]) {
+    let minus_q = Constants::new(&t.modulus).minus_q;
+    let lanes = Lanes::new(Wide::new(&t.modulus), limbs, from);
+    for i in (0..out.len()).step_by(LANES) {
+        let extended = lanes.extended_above(i, minus_q);
+        store(out, i, extended);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn inverse(t: &Transform, scale: ShoupFactor, x: &mut [u64]) {
+    let c = &Constants::new(&t.modulus);
+    join_first(c, &t.inverse, x);
+    let mut nodes = x.len() / 64;
+    for &levels in Transform::passes(x.len()).iter().rev() {
+        nodes >>= levels;
+        match levels {
+            1 => join_by_2(c, &t.inverse, nodes, x),
+            2 => join_by_4(c, &t.inverse, nodes, x),
+            3 => join_by_8(c, &t.inverse, nodes, x),
+            _ => join_by_16(c, &t.inverse, nodes, x),
+        }
+    }
+    let first = join_column(t, scale, column(x));
+    join_last(t, c, scale, x);
+    set_column(x, first);
+}
