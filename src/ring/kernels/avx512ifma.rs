@@ -8,7 +8,7 @@ use core::arch::x86_64::*;
 
 pub(super) const LANES: usize = 8;
 /// Pieces by which reading is announced before it happens.
-const PIECES_AHEAD: usize = 8;
+const PIECES_AHEAD: usize = 20;
 
 /// Exists only on a CPU with AVX-512 F, DQ, VL, BW, VBMI and IFMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
