@@ -12,10 +12,11 @@ use crate::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
 use crate::format::{Bytes, FormatError};
 use crate::net::circuit::Circuit;
 use crate::plan::cost::{SWITCHED_TOGETHER, last_reader};
-use crate::plan::passes::{Live, passes};
+use crate::plan::passes::{Live, Pass, last_reads, passes};
 use crate::plan::{After, Plan};
 use crate::ring::kernels::Kernel;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -265,7 +266,9 @@ impl Engine {
             }
             let name = &stage_plan.name;
             stored[k].places = vec![None; self.circuit.stages[k].map.outputs];
-            for pass in passes(&self.circuit, &self.plan, k, &self.live) {
+            let list = passes(&self.circuit, &self.plan, k, &self.live);
+            let mut finished: Vec<_> = (0..k).map(|j| self.read_for_good(k, &list, j, &stored[j])).collect();
+            for (number, pass) in list.into_iter().enumerate() {
                 observe(Event::Tiles { stage: k, name });
                 let pass = PreparedPass::new(&self.context, &self.circuit, &self.plan, pass);
                 let kept_limbs = if stage_plan.after == After::KeySwitch { stage_plan.output_limbs } else { 0 };
@@ -294,10 +297,10 @@ impl Engine {
                 }
                 done += pass.rows.len();
                 observe(Event::Done { ciphertexts: done, total });
-            }
-            for (j, stage) in stored.iter_mut().enumerate().take(k) {
-                if last_reader(&self.circuit, j) <= k {
-                    std::mem::take(stage).passes.into_iter().for_each(|pass| self.memory.give(pass.bytes));
+                for (stage, finished) in stored.iter_mut().zip(&mut finished) {
+                    for pass in finished.remove(&number).into_iter().flatten() {
+                        self.memory.give(std::mem::replace(&mut stage.passes[pass].bytes, self.memory.take(0)?));
+                    }
                 }
             }
             if let Some(checkpoints) = &mut checkpoints
@@ -309,6 +312,18 @@ impl Engine {
         }
         self.memory.give(used);
         Ok(results)
+    }
+
+    /// For passes of stage `k`, numbers of the passes of stage `j` that nothing reads after them.
+    fn read_for_good(&self, k: usize, list: &[Pass], j: usize, stored: &StoredStage) -> BTreeMap<usize, Vec<usize>> {
+        let mut finished = BTreeMap::<_, Vec<_>>::new();
+        if last_reader(&self.circuit, j) == k {
+            let pass_of_row = |row: u32| Some(stored.places.get(row as usize).copied().flatten()?.0 as usize);
+            for (pass, reader) in last_reads(list, j, stored.passes.len(), pass_of_row).into_iter().enumerate() {
+                finished.entry(reader).or_default().push(pass);
+            }
+        }
+        finished
     }
 
     /// All tiles of a pass, into memory of two layouts.

@@ -1,6 +1,6 @@
 //! What a plan costs: operation counts (exact), bytes (exact payloads), memory and seconds (estimates from measured rates).
 
-use super::passes::{Live, LocalBlock, Pass, passes};
+use super::passes::{Live, LocalBlock, Pass, last_reads, passes};
 use super::rates::{Rates, Unit, Work};
 use super::{After, Plan};
 use crate::ckks::keyswitch::Scratch;
@@ -204,11 +204,11 @@ fn peak_bytes(circuit: &Circuit, plan: &Plan, every_pass: &[Vec<Pass>], input_by
     let all_limbs = (p.moduli().len() + p.special().len()) as u64;
     let keys = 2 * p.digits() as u64 * all_limbs * n * 8;
     let tables = all_limbs * n * 8 * 8;
-    let rows = |k: usize| every_pass[k].iter().map(|pass| pass.rows.len() as u64).sum::<u64>();
-    let stored = |k: usize| match plan.stages[k].after {
-        After::KeySwitch => rows(k) * 2 * n * residue_bytes(&p.moduli()[..plan.stages[k].output_limbs]),
+    let stored_of = |k: usize, pass: &Pass| match plan.stages[k].after {
+        After::KeySwitch => pass.rows.len() as u64 * 2 * n * residue_bytes(&p.moduli()[..plan.stages[k].output_limbs]),
         _ => 0,
     };
+    let stored = |k: usize| every_pass[k].iter().map(|pass| stored_of(k, pass)).sum::<u64>();
     let mut peak = 0;
     // What passes use up is not given back between them.
     let mut used = 0;
@@ -217,8 +217,16 @@ fn peak_bytes(circuit: &Circuit, plan: &Plan, every_pass: &[Vec<Pass>], input_by
         circuit.stages.last().map_or(0, |s| s.map.outputs) as u64 * (last.components * last.limbs) as u64 * n * 8;
     for (k, list) in every_pass.iter().enumerate() {
         let stage_plan = &plan.stages[k];
-        let kept: u64 = (1..k).filter(|&j| last_reader(circuit, j) >= k).map(stored).sum();
-        for pass in list {
+        let mut kept: u64 = (1..k).filter(|&j| last_reader(circuit, j) >= k).map(stored).sum();
+        let finished = (1..k).filter(|&j| last_reader(circuit, j) == k).map(|j| {
+            let mut pass_of_row = vec![None; circuit.stages[j].map.outputs];
+            for (number, pass) in every_pass[j].iter().enumerate() {
+                pass.rows.iter().for_each(|&row| pass_of_row[row as usize] = Some(number));
+            }
+            (j, last_reads(list, j, every_pass[j].len(), |row| pass_of_row[row as usize]))
+        });
+        let finished: Vec<_> = finished.collect();
+        for (number, pass) in list.iter().enumerate() {
             let moduli = &p.moduli()[..stage_plan.limbs];
             let all = stage_plan.components as u64 * residue_bytes(moduli);
             let kept_of_it = match stage_plan.after {
@@ -231,7 +239,12 @@ fn peak_bytes(circuit: &Circuit, plan: &Plan, every_pass: &[Vec<Pass>], input_by
             let tile = (pass.words_in_use(stage_plan.components) * 8) as u64;
             let weights: usize = pass.blocks.iter().chain(&pass.fused_blocks).map(|b| b.weights.len() * 10).sum();
             let working = threads as u64 * switch.max(tile) + weights as u64;
-            peak = peak.max(kept + stored(k) + used + working);
+            kept += stored_of(k, pass);
+            peak = peak.max(kept + used + working);
+            for (j, last) in &finished {
+                let read = every_pass[*j].iter().zip(last).filter(|&(_, &reader)| reader == number);
+                kept -= read.map(|(pass, _)| stored_of(*j, pass)).sum::<u64>();
+            }
         }
     }
     peak + results + input_bytes + keys + tables

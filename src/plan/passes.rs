@@ -158,6 +158,18 @@ pub fn passes(circuit: &Circuit, plan: &Plan, stage: usize, live: &Live) -> Vec<
     result
 }
 
+/// For each of `count` passes of stage `stage`, the number of the last pass of a later stage, cut into `list`, that reads any of its rows: after it
+/// the rows' memory is free. Where none does, the first.
+#[must_use]
+pub fn last_reads(list: &[Pass], stage: usize, count: usize, pass_of_row: impl Fn(u32) -> Option<usize>) -> Vec<usize> {
+    let mut last = vec![0; count];
+    for (number, pass) in list.iter().enumerate() {
+        let read = pass.features.iter().filter(|f| f.source == Source::Stage(stage));
+        read.filter_map(|f| pass_of_row(f.entry)).for_each(|of| last[of] = number);
+    }
+    last
+}
+
 fn build(circuit: &Circuit, stage_plan: &StagePlan, stage: usize, rows: &[u32]) -> Pass {
     let mut rows = rows.to_vec();
     rows.sort_unstable();

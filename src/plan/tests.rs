@@ -1,7 +1,7 @@
 //! Plans of hand-made circuits: security, exact scales, headroom, passes that lose nothing.
 
 use super::defaults::defaults;
-use super::passes::{Live, passes};
+use super::passes::{Live, Pass, last_reads, passes};
 use super::rates::{Rates, Unit};
 use super::{After, PlanError, Requirements, cost, scales};
 use crate::ckks::security;
@@ -214,6 +214,23 @@ fn passes_restate_the_map() {
             }
         }
     }
+}
+
+/// What nothing reads after a pass is free after it, and not before.
+#[test]
+fn memory_of_read_passes_is_free() {
+    let circuit = dense_circuit(&[20, 8, 8, 8]);
+    let plan = scales::plan(&circuit, &Requirements::default()).unwrap();
+    let whole = passes(&circuit, &plan, 2, &Live::new(&circuit)).remove(0);
+    let reading = |entries: &[u32]| {
+        let features = whole.features.iter().filter(|f| entries.contains(&f.entry)).copied().collect();
+        Pass { features, ..whole.clone() }
+    };
+    let list = [reading(&[0, 1, 2]), reading(&[1, 2, 3]), reading(&[6])];
+    // Rows of stage 1, two a pass; of the last pass nothing is read.
+    let pass_of_row = |row: u32| Some(row as usize / 2);
+    assert_eq!(last_reads(&list, 1, 4, pass_of_row), [1, 1, 0, 2]);
+    assert_eq!(last_reads(&list, 0, 4, pass_of_row), [0; 4]);
 }
 
 /// Sets the weights of some columns of a stage's only block to zero, as pruning the neurons behind them does.
