@@ -60,7 +60,7 @@ impl Ntt {
     ///
     /// # Errors
     /// [`RingError::Degree`], [`RingError::ModulusRange`], [`RingError::NotNttPrime`], or [`RingError::SelfTest`] if the library's
-    /// transform is not the documented one, or the kernel's is not the library's.
+    /// transform, or the kernel's own, is not the documented one.
     pub fn new(degree: usize, q: u64, kernel: Kernel) -> Result<Self, RingError> {
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) {
             return Err(RingError::Degree { found: degree, min: MIN_DEGREE, max: MAX_DEGREE });
@@ -104,14 +104,24 @@ impl Ntt {
             }
         };
         let ntt = Self { degree, modulus, gamma, kernel, engine };
-        // A dense round trip exercises every butterfly of both directions; two values by their definition, the first direction.
-        let original: Vec<u64> = powers(0x1234_5678_9abc_def1 % q, q - 1).collect();
-        let mut x = original.clone();
+        // All values of X + 1/X by their definition, then a dense round trip: every butterfly of both directions.
+        let mut x = vec![0; degree];
+        x[1] = 1;
         ntt.forward_assign(&mut x);
-        let is_right = |k: usize| x[k] == value_at(&modulus, &original, ntt.point(k));
-        let is_forward_right = is_right(0) && is_right(degree - 1);
+        let inverse_gamma = modulus.inv(gamma);
+        let steps = [gamma, inverse_gamma].map(|g| modulus.pow(g, 4));
+        let (mut point, mut inverse) = (modulus.pow(gamma, 3), modulus.pow(inverse_gamma, 3));
+        for j in 0..degree {
+            if x[reversed_bits(j, degree)] != modulus.add(point, inverse) {
+                return Err(self_test);
+            }
+            (point, inverse) = (modulus.mul(point, steps[0]), modulus.mul(inverse, steps[1]));
+        }
+        let original: Vec<u64> = powers(0x1234_5678_9abc_def1 % q, q - 1).collect();
+        x.copy_from_slice(&original);
+        ntt.forward_assign(&mut x);
         ntt.inverse_assign(&mut x);
-        if is_forward_right && x == original { Ok(ntt) } else { Err(self_test) }
+        if x == original { Ok(ntt) } else { Err(self_test) }
     }
 
     /// Number of coefficients N.
@@ -130,11 +140,6 @@ impl Ntt {
     #[must_use]
     pub fn gamma(&self) -> u64 {
         self.gamma
-    }
-
-    /// Where residue `k` of the NTT domain is the element's value.
-    fn point(&self, k: usize) -> u64 {
-        self.modulus.pow(self.gamma, 4 * reversed_bits(k, self.degree) as u64 + 3)
     }
 
     /// Coefficients to NTT domain; residues in `[0, q)` before and after.
@@ -177,17 +182,6 @@ impl Ntt {
             }
         }
     }
-}
-
-/// The value of the element with coefficients `a` at a point: `a_0 + sum a_i (X^i + X^-i)`.
-fn value_at(m: &Modulus, a: &[u64], point: u64) -> u64 {
-    let inverse = m.inv(point);
-    let (mut sum, mut power, mut mirrored) = (a[0], 1, 1);
-    for &coefficient in &a[1..] {
-        (power, mirrored) = (m.mul(power, point), m.mul(mirrored, inverse));
-        sum = m.add(sum, m.mul(coefficient, m.add(power, mirrored)));
-    }
-    sum
 }
 
 /// `k` with its log2(degree) bits reversed.
@@ -290,7 +284,13 @@ mod tests {
             let mut x = a.clone();
             ntt.forward_assign(&mut x);
             for (k, &found) in x.iter().enumerate() {
-                assert_eq!(found, value_at(m, &a, ntt.point(k)), "residue {k} of degree {degree}");
+                let point = m.pow(ntt.gamma(), 4 * reversed_bits(k, degree) as u64 + 3);
+                let inverse = m.inv(point);
+                let value = (1..degree).fold(a[0], |sum, i| {
+                    let pair = m.add(m.pow(point, i as u64), m.pow(inverse, i as u64));
+                    m.add(sum, m.mul(a[i], pair))
+                });
+                assert_eq!(found, value, "residue {k} of degree {degree}");
             }
         }
     }
