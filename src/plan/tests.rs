@@ -227,7 +227,7 @@ fn memory_of_read_passes_is_free() {
         Pass { features, ..whole.clone() }
     };
     let list = [reading(&[0, 1, 2]), reading(&[1, 2, 3]), reading(&[6])];
-    // Rows of stage 1, two a pass; of the last pass nothing is read.
+    // Rows of stage 1, two a pass; of the third pass nothing is read.
     let pass_of_row = |row: u32| Some(row as usize / 2);
     assert_eq!(last_reads(&list, 1, 4, pass_of_row), [1, 1, 0, 2]);
     assert_eq!(last_reads(&list, 0, 4, pass_of_row), [0; 4]);
