@@ -175,11 +175,17 @@ impl Modulus {
         self.pow(a, self.q - 2)
     }
 
-    /// Prepares a constant factor for [`Self::mul_shoup`]: `floor(w * 2^52 / q)`.
+    /// Prepares a constant factor below q for [`Self::mul_shoup`]: `floor(w * 2^52 / q)`.
+    ///
+    /// Tables hold thousands: no division, but an estimate `floor(w * barrett / 2^(bits-2))`, which is at most 4 below.
+    #[inline]
     #[must_use]
     pub fn shoup(&self, w: u64) -> ShoupFactor {
-        let quotient = ((u128::from(w) << WORD_BITS) / u128::from(self.q)) as u64;
-        ShoupFactor { value: w, quotient }
+        debug_assert!(w < self.q, "a factor of {w} modulo {}", self.q);
+        let estimate = ((u128::from(w) * u128::from(self.barrett)) >> (self.bits - 2)) as u64;
+        let rest = (w << WORD_BITS).wrapping_sub(estimate.wrapping_mul(self.q));
+        let missed = (1..=4).map(|times| u64::from(rest >= times * self.q)).sum::<u64>();
+        ShoupFactor { value: w, quotient: estimate + missed }
     }
 
     /// `x * w` for a prepared `w`; `x` below 2^52.
@@ -232,6 +238,10 @@ mod tests {
                             "{x} * {y} mod {q}"
                         );
                     }
+                    if y < q {
+                        let quotient = ((u128::from(y) << 52) / u128::from(q)) as u64;
+                        assert_eq!(m.shoup(y), ShoupFactor { value: y, quotient }, "{y} of {q}");
+                    }
                     if x < 1 << 52 && y < q {
                         let expected = (u128::from(x) * u128::from(y) % u128::from(q)) as u64;
                         assert_eq!(m.mul_shoup(x, m.shoup(y)), expected, "shoup {x} * {y} mod {q}");
@@ -253,6 +263,7 @@ mod tests {
             for _ in 0..20_000 {
                 let (a, b) = (next() % q, next() % q);
                 assert_eq!(m.mul(a, b), (u128::from(a) * u128::from(b) % u128::from(q)) as u64);
+                assert_eq!(m.shoup(a).quotient, ((u128::from(a) << 52) / u128::from(q)) as u64);
                 let x = next();
                 assert_eq!(m.reduce(x), x % q);
                 assert_eq!(m.add(a, b), (a + b) % q);

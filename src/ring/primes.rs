@@ -14,31 +14,62 @@ pub fn is_prime(n: u64) -> bool {
             return n == p;
         }
     }
-    let mul = |a: u64, b: u64| (u128::from(a) * u128::from(b) % u128::from(n)) as u64;
+    let montgomery = Montgomery::new(n);
+    let (one, minus_one) = (montgomery.one, n - montgomery.one);
     let twos = (n - 1).trailing_zeros();
     let odd = (n - 1) >> twos;
     'witness: for a in WITNESSES {
-        let mut x = 1;
-        let (mut square, mut exponent) = (a, odd);
+        let mut x = one;
+        let (mut square, mut exponent) = (montgomery.image(a), odd);
         while exponent > 0 {
             if exponent & 1 == 1 {
-                x = mul(x, square);
+                x = montgomery.mul(x, square);
             }
-            square = mul(square, square);
+            square = montgomery.mul(square, square);
             exponent >>= 1;
         }
-        if x == 1 || x == n - 1 {
+        if x == one || x == minus_one {
             continue;
         }
         for _ in 1..twos {
-            x = mul(x, x);
-            if x == n - 1 {
+            x = montgomery.mul(x, x);
+            if x == minus_one {
                 continue 'witness;
             }
         }
         return false;
     }
     true
+}
+
+/// Products modulo any odd number above 1 without a division; `a` stands as its image `2^64 a` (Montgomery 1985). A plan asks for thousands of primes.
+struct Montgomery {
+    n: u64,
+    /// `1 / n` modulo 2^64
+    inverse: u64,
+    /// The image of 1.
+    one: u64,
+}
+
+impl Montgomery {
+    fn new(n: u64) -> Self {
+        // Of an odd n, n is its own inverse to three bits; each step doubles them.
+        let inverse = (0..5).fold(n, |x, _| x.wrapping_mul(2u64.wrapping_sub(n.wrapping_mul(x))));
+        Self { n, inverse, one: (u64::MAX % n + 1) % n }
+    }
+
+    fn image(&self, a: u64) -> u64 {
+        (u128::from(a) * u128::from(self.one) % u128::from(self.n)) as u64
+    }
+
+    /// Of two images below n, that of the product.
+    fn mul(&self, a: u64, b: u64) -> u64 {
+        let product = u128::from(a) * u128::from(b);
+        let quotient = (product as u64).wrapping_mul(self.inverse);
+        let taken = ((u128::from(quotient) * u128::from(self.n)) >> 64) as u64;
+        let (difference, below) = ((product >> 64) as u64).overflowing_sub(taken);
+        if below { difference.wrapping_add(self.n) } else { difference }
+    }
 }
 
 /// The prime nearest to `target`, to within one step of `4 * degree`, that is 1 mod `4 * degree`, lies in `[2^33, 2^50)` and is not in `used`. Of two at

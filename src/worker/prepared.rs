@@ -45,9 +45,9 @@ impl Planned {
     /// # Errors
     /// [`WorkerError::Format`], [`WorkerError::Plan`], [`WorkerError::Ckks`].
     pub fn open(model_path: &Path, machine: &Machine) -> Result<Self, WorkerError> {
-        let model = ModelPackage::open(model_path)?;
+        let (model, model_id) = ModelPackage::open_with_id(model_path)?;
         let plan = scales::plan(&model.circuit, &Requirements::default())?;
-        let plan_id = plan_id(&plan, &model)?;
+        let plan_id = plan_id(&plan, &model_id)?;
         let (rates, source) = rates::find(machine.rates.as_deref(), machine.kernel, machine.threads)?;
         if let RatesSource::Ignored { path, reason } = source {
             tracing::warn!("{}: {reason}; what is foretold rests on a quick measurement", path.display());
@@ -168,9 +168,8 @@ pub(super) fn same(what: &'static str, found: &str, expected: &str) -> Result<()
     Err(WorkerError::Mismatch { what, found: found.to_owned(), expected: expected.to_owned() })
 }
 
-fn plan_id(plan: &Plan, model: &ModelPackage) -> Result<String, WorkerError> {
-    let model_id = model.model_id()?;
-    let bytes = blake3::Hash::from_hex(&model_id)
-        .map_err(|error| FormatError::invalid("model_id", &model_id, error.to_string()))?;
+fn plan_id(plan: &Plan, model_id: &str) -> Result<String, WorkerError> {
+    let bytes = blake3::Hash::from_hex(model_id)
+        .map_err(|error| FormatError::invalid("model_id", model_id, error.to_string()))?;
     Ok(Digest::from_bytes(plan.id(bytes.as_bytes())).to_string())
 }

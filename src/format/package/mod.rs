@@ -132,8 +132,9 @@ impl ModelPackage {
     /// circuit within [`LoweringLimits::FOREIGN`](crate::net::LoweringLimits::FOREIGN), else full, without `lowering`. Errors:
     /// a package that [`ModelPackage::open`] would refuse, and those of [`ContainerWriter`].
     pub fn write(&self, path: &Path) -> Result<String, FormatError> {
-        let Packed { network, circuit, rest } = self.pack().map_err(|error| error.in_file(path))?;
-        let id = model_id(network.iter().chain(&circuit).chain(&rest));
+        let packed = self.pack().map_err(|error| error.in_file(path))?;
+        let id = packed.model_id();
+        let Packed { network, circuit, rest } = packed;
         let compact = self.pack_lowering(&circuit).map_err(|error| error.in_file(path))?;
         let packed: Vec<_> = network.into_iter().chain(compact.unwrap_or(circuit)).chain(rest).collect();
         let metadata = BTreeMap::from([(MODEL_ID.to_string(), id.clone())]);
@@ -148,15 +149,21 @@ impl ModelPackage {
 
     /// Reads and checks a package, digests and model id included. Files above 4 GiB are refused.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
+        Ok(Self::open_with_id(path)?.0)
+    }
+
+    /// [`Self::open`], with the model id that was checked.
+    pub fn open_with_id(path: &Path) -> Result<(Self, String), FormatError> {
         let limits = OpenLimits { file_bytes: FILE_CAP_BYTES, ..OpenLimits::default() };
         let container = Container::open(path, Some(Kind::Model), &limits)?;
         EngineKind::Ckks.expect(&container)?;
         container.verify()?;
         let package = Self::unpack(&container).map_err(|error| error.in_file(path))?;
         // Computed from what was understood, not from the bytes: so a model has one id however its JSON is spelled.
-        let (found, expected) = (container.metadata(MODEL_ID)?, package.model_id()?);
+        let packed = package.pack_checked().map_err(|error| error.in_file(path))?;
+        let (found, expected) = (container.metadata(MODEL_ID)?, packed.model_id());
         if found == expected {
-            return Ok(package);
+            return Ok((package, expected));
         }
         let error = if package.lowering.is_none() {
             FormatError::invalid(MODEL_ID, found, expected)
@@ -180,8 +187,7 @@ impl ModelPackage {
     /// BLAKE3 (hexadecimal) over network, circuit, canaries and ranges, as the full form has them; provenance does not enter,
     /// nor does the form. Errors: an inconsistent package.
     pub fn model_id(&self) -> Result<String, FormatError> {
-        let Packed { network, circuit, rest } = self.pack()?;
-        Ok(model_id(network.iter().chain(&circuit).chain(&rest)))
+        Ok(self.pack()?.model_id())
     }
 
     fn check(&self) -> Result<(), FormatError> {
@@ -212,6 +218,11 @@ impl ModelPackage {
     /// All sections of the full form that are not empty, in file order.
     fn pack(&self) -> Result<Packed, FormatError> {
         self.check()?;
+        self.pack_checked()
+    }
+
+    /// [`Self::pack`] of a package that was checked before.
+    fn pack_checked(&self) -> Result<Packed, FormatError> {
         let mut packed = Packed { network: Vec::new(), circuit: Vec::new(), rest: Vec::new() };
         encode_network(&self.network, &mut packed.network)?;
         encode_circuit(&self.circuit, &mut packed.circuit)?;
@@ -270,6 +281,12 @@ struct Packed {
     circuit: Vec<PackedSection>,
     /// Canaries, ranges, provenance.
     rest: Vec<PackedSection>,
+}
+
+impl Packed {
+    fn model_id(&self) -> String {
+        model_id(self.network.iter().chain(&self.circuit).chain(&self.rest))
+    }
 }
 
 /// BLAKE3 of a text: a first line, then one line a section in order of name (see `FORMATS.md`).
