@@ -32,7 +32,7 @@ pub struct Ntt {
 /// Who transforms.
 enum Engine {
     /// The kernel tier.
-    Kernel(Transform),
+    Kernel(Box<Transform>),
     Library(Box<Library>),
 }
 
@@ -90,7 +90,7 @@ impl Ntt {
             std::iter::successors(Some(first), move |&p| Some(modulus.mul(p, base))).take(degree)
         };
         let engine = match kernel.transform(&modulus, degree, gamma) {
-            Some(transform) => Engine::Kernel(transform),
+            Some(transform) => Engine::Kernel(Box::new(transform)),
             None => {
                 let imaginary = modulus.neg(modulus.pow(gamma, degree as u64));
                 let (inverse_gamma, inverse_2n) = (modulus.inv(gamma), modulus.inv(2 * degree as u64));

@@ -2,7 +2,7 @@
 //!
 //! Folded, an element is a polynomial modulo `X^N - I` (see [`crate::ring::ntt`]), and the butterflies split that modulus as it is: node `i` of level `l`
 //! stands for `X^(N / 2^l) - gamma^((4 brv_l(i) + 3) N / 2^l)`. Their factors lie in heap order, node `i` of level `l` at `2^l + i`, so a node's
-//! descendants are found by shifts, and neighbouring nodes are neighbours.
+//! descendants are found by shifts, and neighbouring nodes are neighbours; those of the last six levels, most of all, in the order of use ([`Lowest`]).
 //!
 //! **Bounds.** Only the low 52 bits of a lane count until it is reduced: the multiplier sees no others, and sums are exact modulo 2^52. Forward, a level
 //! adds less than 2q to what a lane may be: below 3q folded, or (2 S + 3) q extended from S primes, and 16 levels later below 48q. Back, every pass is given
@@ -11,7 +11,7 @@
 use super::super::{Extending, portable};
 use super::extend::Lanes;
 use super::{LANES, Modulus, ShoupFactor, ShoupTable, Token, Wide, reverse, store};
-use lanes::{Constants, at_node, join_pair, load_apart, same, split_pair, store_apart};
+use lanes::{Constants, Lowest, Nodes, join_first, load_apart, same, split_last, store_apart};
 
 mod lanes;
 
@@ -25,14 +25,35 @@ const LEAST_DEGREE: usize = 512;
 pub struct Transform {
     token: Token,
     modulus: Modulus,
-    forward: ShoupTable,
-    inverse: ShoupTable,
+    forward: Factors,
+    inverse: Factors,
     /// `-I`
     fold: ShoupFactor,
     /// `I`
     unfold: ShoupFactor,
     /// `1 / 2N`
     scale: u64,
+}
+
+/// Of one direction.
+#[derive(Clone, Debug)]
+struct Factors {
+    /// Of all levels but the last six, in heap order.
+    upper: ShoupTable,
+    /// Of the last six, a node of the first of them each.
+    lowest: Vec<Lowest>,
+}
+
+impl Factors {
+    fn new(m: &Modulus, degree: usize, node: impl Fn(usize) -> u64) -> Self {
+        let all = ShoupTable::new(m, (0..degree).map(node));
+        let first = degree / (8 * LANES);
+        let lowest = (first..2 * first).map(|node| Lowest::new(&all, node)).collect();
+        let ShoupTable { mut values, mut quotients } = all;
+        values.truncate(first);
+        quotients.truncate(first);
+        Self { upper: ShoupTable { values, quotients }, lowest }
+    }
 }
 
 impl Transform {
@@ -56,8 +77,8 @@ impl Transform {
         Some(Self {
             token,
             modulus: *m,
-            forward: ShoupTable::new(m, (0..degree).map(|at| node(at, false))),
-            inverse: ShoupTable::new(m, (0..degree).map(|at| node(at, true))),
+            forward: Factors::new(m, degree, |at| node(at, false)),
+            inverse: Factors::new(m, degree, |at| node(at, true)),
             fold: m.shoup(m.neg(imaginary)),
             unfold: m.shoup(imaginary),
             scale: m.inv(2 * degree as u64),
@@ -101,89 +122,75 @@ entry!(inverse_assign => inverse(t: &Transform, scale: ShoupFactor, x: &mut [u64
 
 /// Butterflies between registers with fixed numbers, each group with its node's factor.
 macro_rules! split {
-    ($c:ident, $x:ident, $table:ident, $($node:expr => $(($i:literal, $k:literal)),+);+) => {
+    ($c:ident, $x:ident, $w:expr, $($node:literal => $(($i:literal, $k:literal)),+);+) => {
         $(
-            let w = at_node($table, $node);
+            let w = $w.one($node);
             $(($x[$i], $x[$k]) = $c.split($x[$i], $x[$k], w);)+
         )+
     };
 }
 
 macro_rules! join {
-    ($c:ident, $x:ident, $table:ident, $multiple:expr, $($node:expr => $(($i:literal, $k:literal)),+);+) => {
+    ($c:ident, $x:ident, $w:expr, $multiple:expr, $($node:literal => $(($i:literal, $k:literal)),+);+) => {
         let multiple = $multiple;
         $(
-            let w = at_node($table, $node);
+            let w = $w.one($node);
             $(($x[$i], $x[$k]) = $c.join($x[$i], $x[$k], w, multiple);)+
         )+
     };
 }
 
-/// All levels below node `h` of as many vectors as are named. (Macros, since vectors in arguments and results of functions that are not inlined pass
-/// through memory.)
+/// All levels of as many vectors as are named, `w` being [`Nodes::below`] theirs. (Macros, since vectors in arguments and results of functions that are
+/// not inlined pass through memory.)
 macro_rules! split_all {
-    (2, $c:ident, $table:ident, $h:expr, $x:ident) => {
-        split!($c, $x, $table, $h => (0, 1));
+    (2, $c:ident, $w:expr, $x:ident) => {
+        split!($c, $x, $w, 0 => (0, 1));
     };
-    (4, $c:ident, $table:ident, $h:expr, $x:ident) => {
-        let h: usize = $h;
-        split!($c, $x, $table, h => (0, 2), (1, 3));
-        split!($c, $x, $table, 2 * h => (0, 1); 2 * h + 1 => (2, 3));
+    (4, $c:ident, $w:expr, $x:ident) => {
+        split!($c, $x, $w, 0 => (0, 2), (1, 3));
+        split!($c, $x, $w, 1 => (0, 1); 2 => (2, 3));
     };
-    (8, $c:ident, $table:ident, $h:expr, $x:ident) => {
-        let h: usize = $h;
-        split!($c, $x, $table, h => (0, 4), (1, 5), (2, 6), (3, 7));
-        split!($c, $x, $table, 2 * h => (0, 2), (1, 3); 2 * h + 1 => (4, 6), (5, 7));
-        split!($c, $x, $table, 4 * h => (0, 1); 4 * h + 1 => (2, 3); 4 * h + 2 => (4, 5); 4 * h + 3 => (6, 7));
+    (8, $c:ident, $w:expr, $x:ident) => {
+        split!($c, $x, $w, 0 => (0, 4), (1, 5), (2, 6), (3, 7));
+        split!($c, $x, $w, 1 => (0, 2), (1, 3); 2 => (4, 6), (5, 7));
+        split!($c, $x, $w, 3 => (0, 1); 4 => (2, 3); 5 => (4, 5); 6 => (6, 7));
     };
-    (16, $c:ident, $table:ident, $h:expr, $x:ident) => {
-        let h: usize = $h;
-        split!($c, $x, $table, h => (0, 8), (1, 9), (2, 10), (3, 11), (4, 12), (5, 13), (6, 14), (7, 15));
-        split!($c, $x, $table,
-            2 * h => (0, 4), (1, 5), (2, 6), (3, 7);
-            2 * h + 1 => (8, 12), (9, 13), (10, 14), (11, 15));
-        split!($c, $x, $table,
-            4 * h => (0, 2), (1, 3); 4 * h + 1 => (4, 6), (5, 7);
-            4 * h + 2 => (8, 10), (9, 11); 4 * h + 3 => (12, 14), (13, 15));
-        split!($c, $x, $table,
-            8 * h => (0, 1); 8 * h + 1 => (2, 3); 8 * h + 2 => (4, 5); 8 * h + 3 => (6, 7);
-            8 * h + 4 => (8, 9); 8 * h + 5 => (10, 11); 8 * h + 6 => (12, 13); 8 * h + 7 => (14, 15));
+    (16, $c:ident, $w:expr, $x:ident) => {
+        split!($c, $x, $w, 0 => (0, 8), (1, 9), (2, 10), (3, 11), (4, 12), (5, 13), (6, 14), (7, 15));
+        split!($c, $x, $w, 1 => (0, 4), (1, 5), (2, 6), (3, 7); 2 => (8, 12), (9, 13), (10, 14), (11, 15));
+        split!($c, $x, $w,
+            3 => (0, 2), (1, 3); 4 => (4, 6), (5, 7); 5 => (8, 10), (9, 11); 6 => (12, 14), (13, 15));
+        split!($c, $x, $w,
+            7 => (0, 1); 8 => (2, 3); 9 => (4, 5); 10 => (6, 7); 11 => (8, 9); 12 => (10, 11); 13 => (12, 13); 14 => (14, 15));
     };
 }
 
 /// The reverse, for lanes below 8q, to lanes below 8q.
 macro_rules! join_all {
-    (2, $c:ident, $table:ident, $h:expr, $x:ident) => {
-        join!($c, $x, $table, $c.multiple(3), $h => (0, 1));
+    (2, $c:ident, $w:expr, $x:ident) => {
+        join!($c, $x, $w, $c.multiple(3), 0 => (0, 1));
         $x[0] = $c.reduce($x[0]);
     };
-    (4, $c:ident, $table:ident, $h:expr, $x:ident) => {
-        let h: usize = $h;
-        join!($c, $x, $table, $c.multiple(3), 2 * h => (0, 1); 2 * h + 1 => (2, 3));
-        join!($c, $x, $table, $c.multiple(4), h => (0, 2), (1, 3));
+    (4, $c:ident, $w:expr, $x:ident) => {
+        join!($c, $x, $w, $c.multiple(3), 1 => (0, 1); 2 => (2, 3));
+        join!($c, $x, $w, $c.multiple(4), 0 => (0, 2), (1, 3));
         $x[0] = $c.reduce($x[0]);
     };
-    (8, $c:ident, $table:ident, $h:expr, $x:ident) => {
-        let h: usize = $h;
-        join!($c, $x, $table, $c.multiple(3),
-            4 * h => (0, 1); 4 * h + 1 => (2, 3); 4 * h + 2 => (4, 5); 4 * h + 3 => (6, 7));
-        join!($c, $x, $table, $c.multiple(4), 2 * h => (0, 2), (1, 3); 2 * h + 1 => (4, 6), (5, 7));
-        join!($c, $x, $table, $c.multiple(5), h => (0, 4), (1, 5), (2, 6), (3, 7));
+    (8, $c:ident, $w:expr, $x:ident) => {
+        join!($c, $x, $w, $c.multiple(3), 3 => (0, 1); 4 => (2, 3); 5 => (4, 5); 6 => (6, 7));
+        join!($c, $x, $w, $c.multiple(4), 1 => (0, 2), (1, 3); 2 => (4, 6), (5, 7));
+        join!($c, $x, $w, $c.multiple(5), 0 => (0, 4), (1, 5), (2, 6), (3, 7));
         $x[0] = $c.reduce($x[0]);
     };
-    (16, $c:ident, $table:ident, $h:expr, $x:ident) => {
-        let h: usize = $h;
-        join!($c, $x, $table, $c.multiple(3),
-            8 * h => (0, 1); 8 * h + 1 => (2, 3); 8 * h + 2 => (4, 5); 8 * h + 3 => (6, 7);
-            8 * h + 4 => (8, 9); 8 * h + 5 => (10, 11); 8 * h + 6 => (12, 13); 8 * h + 7 => (14, 15));
-        join!($c, $x, $table, $c.multiple(4),
-            4 * h => (0, 2), (1, 3); 4 * h + 1 => (4, 6), (5, 7);
-            4 * h + 2 => (8, 10), (9, 11); 4 * h + 3 => (12, 14), (13, 15));
-        join!($c, $x, $table, $c.multiple(5),
-            2 * h => (0, 4), (1, 5), (2, 6), (3, 7);
-            2 * h + 1 => (8, 12), (9, 13), (10, 14), (11, 15));
-        join!($c, $x, $table, $c.multiple(6),
-            h => (0, 8), (1, 9), (2, 10), (3, 11), (4, 12), (5, 13), (6, 14), (7, 15));
+    (16, $c:ident, $w:expr, $x:ident) => {
+        join!($c, $x, $w, $c.multiple(3),
+            7 => (0, 1); 8 => (2, 3); 9 => (4, 5); 10 => (6, 7); 11 => (8, 9); 12 => (10, 11); 13 => (12, 13); 14 => (14, 15));
+        join!($c, $x, $w, $c.multiple(4),
+            3 => (0, 2), (1, 3); 4 => (4, 6), (5, 7); 5 => (8, 10), (9, 11); 6 => (12, 14), (13, 15));
+        join!($c, $x, $w, $c.multiple(5),
+            1 => (0, 4), (1, 5), (2, 6), (3, 7); 2 => (8, 12), (9, 13), (10, 14), (11, 15));
+        join!($c, $x, $w, $c.multiple(6),
+            0 => (0, 8), (1, 9), (2, 10), (3, 11), (4, 12), (5, 13), (6, 14), (7, 15));
         $x[0] = $c.reduce($x[0]);
         $x[1] = $c.reduce($x[1]);
     };
@@ -197,9 +204,10 @@ macro_rules! pass {
             let block = x.len() / nodes;
             let apart = block / $vectors;
             for (i, x) in x.chunks_exact_mut(block).enumerate() {
+                let w = Nodes::<{ $vectors - 1 }>::below(table, nodes + i);
                 for column in (0..apart).step_by(LANES) {
                     let mut lanes = load_apart::<$vectors>(x, column, apart);
-                    $network!($vectors, c, table, nodes + i, lanes);
+                    $network!($vectors, c, w, lanes);
                     store_apart(x, column, apart, lanes);
                 }
             }
@@ -215,36 +223,6 @@ pass!(join_by_2, join_all, 2);
 pass!(join_by_4, join_all, 4);
 pass!(join_by_8, join_all, 8);
 pass!(join_by_16, join_all, 16);
-
-/// The last six levels, on eight neighbouring vectors at a time.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn split_last(c: &Constants, table: &ShoupTable, x: &mut [u64]) {
-    let n = x.len();
-    for (i, x) in x.chunks_exact_mut(8 * LANES).enumerate() {
-        let mut lanes = load_apart::<8>(x, 0, LANES);
-        split_all!(8, c, table, n / (8 * LANES) + i, lanes);
-        for k in 0..4 {
-            let pair = split_pair(c, table, n, 4 * i + k, (lanes[2 * k], lanes[2 * k + 1]));
-            (lanes[2 * k], lanes[2 * k + 1]) = pair;
-        }
-        store_apart(x, 0, LANES, lanes);
-    }
-}
-
-/// The reverse: the first six levels back.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn join_first(c: &Constants, table: &ShoupTable, x: &mut [u64]) {
-    let n = x.len();
-    for (i, x) in x.chunks_exact_mut(8 * LANES).enumerate() {
-        let mut lanes = load_apart::<8>(x, 0, LANES);
-        for k in 0..4 {
-            let pair = join_pair(c, table, n, 4 * i + k, (lanes[2 * k], lanes[2 * k + 1]));
-            (lanes[2 * k], lanes[2 * k + 1]) = pair;
-        }
-        join_all!(8, c, table, n / (8 * LANES) + i, lanes);
-        store_apart(x, 0, LANES, lanes);
-    }
-}
 
 /// Every eighth of a polynomial from coefficient 0 on: those mirror each other. In the low 52 bits of each word.
 fn column(x: &[u64]) -> [u64; 8] {
@@ -266,7 +244,7 @@ fn split_column(t: &Transform, x: [u64; 8]) -> [u64; 8] {
     }
     for (level, half) in [4, 2, 1].into_iter().enumerate() {
         for (i, block) in y.chunks_exact_mut(2 * half).enumerate() {
-            let w = t.forward.get((1 << level) + i);
+            let w = t.forward.upper.get((1 << level) + i);
             for k in 0..half {
                 let (a, b) = (block[k], m.mul_shoup(block[k + half], w));
                 (block[k], block[k + half]) = (m.add(a, b), m.sub(a, b));
@@ -282,7 +260,7 @@ fn join_column(t: &Transform, scale: ShoupFactor, x: [u64; 8]) -> [u64; 8] {
     let mut y = x.map(|word| m.reduce(word));
     for (level, half) in [(2, 1), (1, 2), (0, 4)] {
         for (i, block) in y.chunks_exact_mut(2 * half).enumerate() {
-            let w = t.inverse.get((1 << level) + i);
+            let w = t.inverse.upper.get((1 << level) + i);
             for k in 0..half {
                 let (a, b) = (block[k], block[k + half]);
                 (block[k], block[k + half]) = (m.add(a, b), m.mul_shoup(m.sub(a, b), w));
@@ -301,7 +279,7 @@ fn join_column(t: &Transform, scale: ShoupFactor, x: [u64; 8]) -> [u64; 8] {
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn split_first(t: &Transform, c: &Constants, x: &mut [u64]) {
     let apart = x.len() / 8;
-    let (fold, table) = (same(t.fold), &t.forward);
+    let (fold, w) = (same(t.fold), Nodes::<7>::below(&t.forward.upper, 1));
     for column in (1..=apart / 2).step_by(LANES) {
         let mirror = apart - column - (LANES - 1);
         let mut front = load_apart::<8>(x, column, apart);
@@ -311,8 +289,8 @@ fn split_first(t: &Transform, c: &Constants, x: &mut [u64]) {
             front[i] = c.add_product(a, reverse(b), fold);
             back[7 - i] = c.add_product(b, reverse(a), fold);
         }
-        split_all!(8, c, table, 1, front);
-        split_all!(8, c, table, 1, back);
+        split_all!(8, c, w, front);
+        split_all!(8, c, w, back);
         store_apart(x, column, apart, front);
         store_apart(x, mirror, apart, back);
     }
@@ -322,13 +300,13 @@ fn split_first(t: &Transform, c: &Constants, x: &mut [u64]) {
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn join_last(t: &Transform, c: &Constants, scale: ShoupFactor, x: &mut [u64]) {
     let apart = x.len() / 8;
-    let (unfold, scale, table) = (same(t.unfold), same(scale), &t.inverse);
+    let (unfold, scale, w) = (same(t.unfold), same(scale), Nodes::<7>::below(&t.inverse.upper, 1));
     for column in (1..=apart / 2).step_by(LANES) {
         let mirror = apart - column - (LANES - 1);
         let mut front = load_apart::<8>(x, column, apart);
         let mut back = load_apart::<8>(x, mirror, apart);
-        join_all!(8, c, table, 1, front);
-        join_all!(8, c, table, 1, back);
+        join_all!(8, c, w, front);
+        join_all!(8, c, w, back);
         for i in 0..8 {
             let (a, b) = (front[i], back[7 - i]);
             front[i] = c.product(c.add_product(a, reverse(b), unfold), scale);
@@ -348,14 +326,14 @@ fn forward(t: &Transform, x: &mut [u64]) {
     let mut nodes = 8;
     for &levels in Transform::passes(x.len()) {
         match levels {
-            1 => split_by_2(c, &t.forward, nodes, x),
-            2 => split_by_4(c, &t.forward, nodes, x),
-            3 => split_by_8(c, &t.forward, nodes, x),
-            _ => split_by_16(c, &t.forward, nodes, x),
+            1 => split_by_2(c, &t.forward.upper, nodes, x),
+            2 => split_by_4(c, &t.forward.upper, nodes, x),
+            3 => split_by_8(c, &t.forward.upper, nodes, x),
+            _ => split_by_16(c, &t.forward.upper, nodes, x),
         }
         nodes <<= levels;
     }
-    split_last(c, &t.forward, x);
+    split_last(c, &t.forward.lowest, x);
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -389,15 +367,15 @@ fn extend<const S: usize>(t: &Transform, limbs: [&[u64]; S], from: &Extending<'_
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn inverse(t: &Transform, scale: ShoupFactor, x: &mut [u64]) {
     let c = &Constants::new(&t.modulus);
-    join_first(c, &t.inverse, x);
+    join_first(c, &t.inverse.lowest, x);
     let mut nodes = x.len() / 64;
     for &levels in Transform::passes(x.len()).iter().rev() {
         nodes >>= levels;
         match levels {
-            1 => join_by_2(c, &t.inverse, nodes, x),
-            2 => join_by_4(c, &t.inverse, nodes, x),
-            3 => join_by_8(c, &t.inverse, nodes, x),
-            _ => join_by_16(c, &t.inverse, nodes, x),
+            1 => join_by_2(c, &t.inverse.upper, nodes, x),
+            2 => join_by_4(c, &t.inverse.upper, nodes, x),
+            3 => join_by_8(c, &t.inverse.upper, nodes, x),
+            _ => join_by_16(c, &t.inverse.upper, nodes, x),
         }
     }
     let first = join_column(t, scale, column(x));

@@ -17,39 +17,92 @@ pub(super) fn same(w: ShoupFactor) -> Factor {
     Factor { value: _mm512_set1_epi64(w.value as i64), quotient: _mm512_set1_epi64(w.quotient as i64) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn at_node(table: &ShoupTable, node: usize) -> Factor {
-    same(table.get(node))
+/// Factors of V nodes, side by side. Numbers of nodes that are known when compiling are not held against the bounds when running.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub(super) struct Nodes<const V: usize> {
+    values: [u64; V],
+    quotients: [u64; V],
 }
 
-/// Factors of two neighbouring nodes in turn.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn of_two(table: &ShoupTable, node: usize) -> Factor {
-    let (values, quotients) = (&table.values[node..node + 2], &table.quotients[node..node + 2]);
-    // SAFETY: the slices hold two words; the loads have no alignment requirement.
-    let (value, quotient) =
-        unsafe { (_mm_loadu_si128(values.as_ptr().cast()), _mm_loadu_si128(quotients.as_ptr().cast())) };
-    Factor { value: _mm512_broadcast_i64x2(value), quotient: _mm512_broadcast_i64x2(quotient) }
+impl<const V: usize> Nodes<V> {
+    /// Those below node `top` level by level, itself first: as many whole levels as there is room for.
+    #[inline]
+    pub(super) fn below(table: &ShoupTable, top: usize) -> Self {
+        let mut nodes = Self { values: [0; V], quotients: [0; V] };
+        let mut count = 1;
+        while 2 * count - 1 <= V {
+            let (of, at) = (top * count..top * count + count, count - 1..2 * count - 1);
+            nodes.values[at.clone()].copy_from_slice(&table.values[of.clone()]);
+            nodes.quotients[at].copy_from_slice(&table.quotients[of]);
+            count *= 2;
+        }
+        nodes
+    }
+
+    /// Neighbours from one on.
+    fn from(table: &ShoupTable, first: usize) -> Self {
+        let part = |words: &[u64]| std::array::from_fn(|i| words[first + i]);
+        Self { values: part(&table.values), quotients: part(&table.quotients) }
+    }
+
+    /// Factor of one.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn one(&self, node: usize) -> Factor {
+        same(ShoupFactor { value: self.values[node], quotient: self.quotients[node] })
+    }
+
+    /// Factors of two neighbours in turn.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    fn two(&self, node: usize) -> Factor {
+        let (values, quotients) = (&self.values[node..node + 2], &self.quotients[node..node + 2]);
+        // SAFETY: the slices hold two words; the loads have no alignment requirement.
+        let (value, quotient) =
+            unsafe { (_mm_loadu_si128(values.as_ptr().cast()), _mm_loadu_si128(quotients.as_ptr().cast())) };
+        Factor { value: _mm512_broadcast_i64x2(value), quotient: _mm512_broadcast_i64x2(quotient) }
+    }
+
+    /// Factors of four neighbours in turn.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn four(&self, node: usize) -> Factor {
+        let (values, quotients) = (&self.values[node..node + 4], &self.quotients[node..node + 4]);
+        // SAFETY: the slices hold four words; the loads have no alignment requirement.
+        let (value, quotient) =
+            unsafe { (_mm256_loadu_si256(values.as_ptr().cast()), _mm256_loadu_si256(quotients.as_ptr().cast())) };
+        Factor { value: _mm512_broadcast_i64x4(value), quotient: _mm512_broadcast_i64x4(quotient) }
+    }
+
+    /// Factors of eight neighbours.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn eight(&self, node: usize) -> Factor {
+        Factor { value: load(&self.values, node), quotient: load(&self.quotients, node) }
+    }
 }
 
-/// Factors of four neighbouring nodes in turn.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn of_four(table: &ShoupTable, node: usize) -> Factor {
-    let (values, quotients) = (&table.values[node..node + 4], &table.quotients[node..node + 4]);
-    // SAFETY: the slices hold four words; the loads have no alignment requirement.
-    let (value, quotient) =
-        unsafe { (_mm256_loadu_si256(values.as_ptr().cast()), _mm256_loadu_si256(quotients.as_ptr().cast())) };
-    Factor { value: _mm512_broadcast_i64x4(value), quotient: _mm512_broadcast_i64x4(quotient) }
+/// All factors of the last six levels below one node, in the order in which they are read: one stream instead of twelve.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Lowest {
+    /// Of the first three levels, and room.
+    pub(super) nodes: Nodes<8>,
+    twos: Nodes<8>,
+    fours: Nodes<16>,
+    eights: Nodes<32>,
 }
 
-/// Factors of eight neighbouring nodes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn of_eight(table: &ShoupTable, node: usize) -> Factor {
-    Factor { value: load(&table.values, node), quotient: load(&table.quotients, node) }
+impl Lowest {
+    pub(super) fn new(table: &ShoupTable, node: usize) -> Self {
+        Self {
+            nodes: Nodes::below(table, node),
+            twos: Nodes::from(table, 8 * node),
+            fours: Nodes::from(table, 16 * node),
+            eights: Nodes::from(table, 32 * node),
+        }
+    }
 }
 
 /// Broadcast constants of the prime.
@@ -183,32 +236,114 @@ static ONE_TO_TWO: [u64; 16] = route(ONE_APART, TWO_APART);
 static TWO_TO_FOUR: [u64; 16] = route(TWO_APART, FOUR_APART);
 static FOUR_TO_STORED: [u64; 16] = route(FOUR_APART, STORED);
 
-/// Two vectors of neighbouring residues.
-pub(super) type Pair = (__m512i, __m512i);
-
+/// Two vectors rearranged.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn rearrange((a, b): Pair, route: &[u64; 16]) -> Pair {
+fn rearrange((a, b): (__m512i, __m512i), route: &[u64; 16]) -> (__m512i, __m512i) {
     (_mm512_permutex2var_epi64(a, load(route, 0), b), _mm512_permutex2var_epi64(a, load(route, LANES), b))
 }
 
-/// The last three levels of sixteen neighbouring residues, of N `n`, and the reduction; `pair` counts the sixteens.
+/// Eight neighbouring vectors.
+pub(super) type Block = [__m512i; 8];
+
+/// Which vectors of a block go together at the first three of its six levels, and the node whose factor they take. After them, vector `2 k` goes with
+/// `2 k + 1`.
+const TOGETHER: [[(usize, usize, usize); 4]; 3] = [
+    [(0, 4, 0), (1, 5, 0), (2, 6, 0), (3, 7, 0)],
+    [(0, 2, 1), (1, 3, 1), (4, 6, 2), (5, 7, 2)],
+    [(0, 1, 3), (2, 3, 4), (4, 5, 5), (6, 7, 6)],
+];
+
+/// Butterfly `k` of four at one of a block's first three levels.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn split_pair(c: &Constants, table: &ShoupTable, n: usize, pair: usize, (a, b): Pair) -> Pair {
-    let (a, b) = rearrange((a, b), &STORED_TO_FOUR);
-    let (a, b) = rearrange(c.split(a, b, of_two(table, n / 8 + 2 * pair)), &FOUR_TO_TWO);
-    let (a, b) = rearrange(c.split(a, b, of_four(table, n / 4 + 4 * pair)), &TWO_TO_ONE);
-    let (a, b) = c.split(a, b, of_eight(table, n / 2 + 8 * pair));
-    rearrange((c.reduce(a), c.reduce(b)), &ONE_TO_STORED)
+fn split_vectors(c: &Constants, w: &Lowest, level: usize, k: usize, x: &mut Block) {
+    let (i, j, node) = TOGETHER[level][k];
+    (x[i], x[j]) = c.split(x[i], x[j], w.nodes.one(node));
+    if level == 2 {
+        (x[i], x[j]) = rearrange((x[i], x[j]), &STORED_TO_FOUR);
+    }
 }
 
-/// The reverse, of residues in `[0, q)`: lanes below 8q.
+/// Butterfly `k` of four at one of its last three levels, with the reduction after the last.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn join_pair(c: &Constants, table: &ShoupTable, n: usize, pair: usize, (a, b): Pair) -> Pair {
-    let (a, b) = rearrange((a, b), &STORED_TO_ONE);
-    let (a, b) = rearrange(c.join(a, b, of_eight(table, n / 2 + 8 * pair), c.q), &ONE_TO_TWO);
-    let (a, b) = rearrange(c.join(a, b, of_four(table, n / 4 + 4 * pair), c.q2), &TWO_TO_FOUR);
-    rearrange(c.join(a, b, of_two(table, n / 8 + 2 * pair), c.multiple(2)), &FOUR_TO_STORED)
+fn split_lanes(c: &Constants, w: &Lowest, level: usize, k: usize, x: &mut Block) {
+    let (a, b) = (x[2 * k], x[2 * k + 1]);
+    (x[2 * k], x[2 * k + 1]) = match level {
+        0 => rearrange(c.split(a, b, w.twos.two(2 * k)), &FOUR_TO_TWO),
+        1 => rearrange(c.split(a, b, w.fours.four(4 * k)), &TWO_TO_ONE),
+        _ => {
+            let (a, b) = c.split(a, b, w.eights.eight(8 * k));
+            rearrange((c.reduce(a), c.reduce(b)), &ONE_TO_STORED)
+        }
+    };
 }
+
+/// The reverse of [`split_lanes`], of residues in `[0, q)`; lanes are below 8q in the end. Level 2 comes first.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn join_lanes(c: &Constants, w: &Lowest, level: usize, k: usize, x: &mut Block) {
+    let (a, b) = (x[2 * k], x[2 * k + 1]);
+    (x[2 * k], x[2 * k + 1]) = match level {
+        2 => {
+            let (a, b) = rearrange((a, b), &STORED_TO_ONE);
+            rearrange(c.join(a, b, w.eights.eight(8 * k), c.q), &ONE_TO_TWO)
+        }
+        1 => rearrange(c.join(a, b, w.fours.four(4 * k), c.q2), &TWO_TO_FOUR),
+        _ => rearrange(c.join(a, b, w.twos.two(2 * k), c.multiple(2)), &FOUR_TO_STORED),
+    };
+}
+
+/// The reverse of [`split_vectors`], to lanes below 8q. Level 2 comes first.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn join_vectors(c: &Constants, w: &Lowest, level: usize, k: usize, x: &mut Block) {
+    let (i, j, node) = TOGETHER[level][k];
+    (x[i], x[j]) = c.join(x[i], x[j], w.nodes.one(node), c.multiple(5 - level as u32));
+    if level == 0 && i == 0 {
+        x[0] = c.reduce(x[0]);
+    }
+}
+
+/// Declares the six levels of all blocks of a polynomial: three in a first half, three in a second. The second half of a block goes on beside the first half
+/// of the next, butterfly by butterfly: a butterfly waits longer for its products than four take. (Each is written out: loops would not all be unrolled, and
+/// vectors with numbers unknown when compiling lie in memory.)
+macro_rules! six_levels {
+    ($(#[$doc:meta])* $name:ident, $first_half:ident, $second_half:ident, $($level:literal $k:literal),+) => {
+        $(#[$doc])*
+        #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+        pub(super) fn $name(c: &Constants, lowest: &[Lowest], x: &mut [u64]) {
+            let mut blocks = lowest.iter().zip(x.chunks_exact_mut(8 * LANES));
+            let Some((mut w_before, mut x_before)) = blocks.next() else { return };
+            let mut before: Block = load_apart(x_before, 0, LANES);
+            $($first_half(c, w_before, $level, $k, &mut before);)+
+            for (w, x) in blocks {
+                let mut block: Block = load_apart(x, 0, LANES);
+                $(
+                    $first_half(c, w, $level, $k, &mut block);
+                    $second_half(c, w_before, $level, $k, &mut before);
+                )+
+                store_apart(x_before, 0, LANES, before);
+                (w_before, x_before, before) = (w, x, block);
+            }
+            $($second_half(c, w_before, $level, $k, &mut before);)+
+            store_apart(x_before, 0, LANES, before);
+        }
+    };
+}
+
+six_levels!(
+    /// The last six levels, and the reduction.
+    split_last,
+    split_vectors,
+    split_lanes,
+    0 0, 0 1, 0 2, 0 3, 1 0, 1 1, 1 2, 1 3, 2 0, 2 1, 2 2, 2 3
+);
+six_levels!(
+    /// The reverse: the first six levels back, of residues in `[0, q)`, to lanes below 8q.
+    join_first,
+    join_lanes,
+    join_vectors,
+    2 0, 2 1, 2 2, 2 3, 1 0, 1 1, 1 2, 1 3, 0 0, 0 1, 0 2, 0 3
+);
