@@ -6,12 +6,14 @@
 Makes a virtual environment (openfhe and tenseal; openfhe's wheel imports only under CPython 3.10), draws the network's weights and images, and
 runs, on one thread each and one after the other in rounds: the worker on a full batch of the model of this shape that comes with the program,
 file to file; OpenFHE and TenSEAL as a competent user writes them (lazy rescale, 4096 images a batch, server side, inputs in memory). Peers compute
-a fraction of the outputs and are extrapolated: 1/8 by default. Prints seconds and milliseconds an image of each, and how many times ours.
+a fraction of the outputs and are extrapolated: 1/8 by default. Prints seconds and milliseconds an image of each, and how many times ours. A peer that
+this Python cannot import is named and left out.
 """
 import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,10 +57,18 @@ def peer(python, script, *words):
     return float(found[-1])
 
 
+def importable(python, module):
+    """Whether a peer is there; says why not."""
+    done = subprocess.run([python, "-c", f"import {module}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        print(f"{module} left out, this Python cannot import it: {(done.stdout.strip().splitlines() or ['no reason given'])[-1]}")
+    return done.returncode == 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fraction", type=int, default=8, help="peers compute one part in so many")
-    parser.add_argument("--python", default="python3.10")
+    parser.add_argument("--python", default=shutil.which("python3.10") or sys.executable, help="default: python3.10 if there is one")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--venv", help="environment to use or make (default: a temporary one)")
     parser.add_argument("--json", help="write the figures here")
@@ -73,11 +83,18 @@ def main():
         run(python, os.path.join(HERE, "refnet.py"), "random", network)
         part = max(1, args.fraction)
         neurons = str(max(1, 100 // part))
-        figures = {"nightshift": [], "OpenFHE": [], "TenSEAL": []}
+        runs = {
+            "nightshift": lambda: ours(work),
+            "OpenFHE": lambda: peer(python, "openfhe_ref.py", "ref", network, "lazy8", str(max(1, 845 // part)), neurons),
+            "TenSEAL": lambda: peer(python, "tenseal_ref.py", "sealapi", network, str(max(1, 169 // part)), neurons),
+        }
+        for name in ("OpenFHE", "TenSEAL"):
+            if not importable(python, name.lower()):
+                del runs[name]
+        figures = {name: [] for name in runs}
         for _ in range(args.rounds):
-            figures["nightshift"].append(ours(work))
-            figures["OpenFHE"].append(peer(python, "openfhe_ref.py", "ref", network, "lazy8", str(max(1, 845 // part)), neurons))
-            figures["TenSEAL"].append(peer(python, "tenseal_ref.py", "sealapi", network, str(max(1, 169 // part)), neurons))
+            for name, measure in runs.items():
+                figures[name].append(measure())
         best = {name: min(values) for name, values in figures.items()}
         for name, value in best.items():
             print(f"{name:<12}{value:10.4f} ms an image{value / best['nightshift']:10.1f} times ours")

@@ -96,6 +96,14 @@ pub trait Ciphertexts {
     /// Residues of a limb of component 0, 1 or 2 in the NTT domain.
     fn load_into(&self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]);
 
+    /// The same of all ciphertexts, each `apart` words after the one before.
+    fn load_all_into(&self, component: usize, limb: usize, apart: usize, out: &mut [u64]) {
+        let degree = out.len() - (self.count() - 1) * apart;
+        for ciphertext in 0..self.count() {
+            self.load_into(ciphertext, component, limb, &mut out[ciphertext * apart..][..degree]);
+        }
+    }
+
     /// Takes a limb of component 0 or 1 of the result, in the NTT domain.
     fn store(&mut self, ciphertext: usize, component: usize, limb: usize, residues: &[u64]);
 }
@@ -225,14 +233,18 @@ impl KeySwitch {
     ) {
         let n = context.degree();
         let count = ciphertexts.count();
+        if count == 0 {
+            return;
+        }
         let dropped_primes = self.mod_down.dropped.len();
         let coefficients = grow(&mut scratch.coefficients, count * self.limbs * n);
-        for (ciphertext, coefficients) in coefficients.chunks_exact_mut(self.limbs * n).enumerate() {
-            for digit in &self.digits {
-                for (source, limb) in digit.limbs.clone().enumerate() {
-                    let coefficients = &mut coefficients[limb * n..][..n];
-                    ciphertexts.load_into(ciphertext, 2, limb, coefficients);
-                    digit.extension.prepare_assign(source, context.ntt(limb), coefficients);
+        let words = self.limbs * n;
+        for digit in &self.digits {
+            for (source, limb) in digit.limbs.clone().enumerate() {
+                let all = limb * n..(count - 1) * words + (limb + 1) * n;
+                ciphertexts.load_all_into(2, limb, words, &mut coefficients[all]);
+                for coefficients in coefficients.chunks_exact_mut(words) {
+                    digit.extension.prepare_assign(source, context.ntt(limb), &mut coefficients[limb * n..][..n]);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! A pass made ready for its tiles: weights packed, biases and multipliers as residues of every limb.
 
+use super::store::{StoredRows, StoredStage};
 use crate::ckks::Context;
 use crate::net::circuit::{Circuit, FeatureKind, Source};
 use crate::plan::Plan;
@@ -55,6 +56,13 @@ pub(super) struct SquareRun {
     pub rows: usize,
 }
 
+/// Features that are squares of neighbouring rows of a stored stage, without multiplier: loaded and squared in one call.
+pub(super) struct StoredSquares {
+    pub first_feature: usize,
+    pub stage: usize,
+    pub rows: StoredRows,
+}
+
 /// Where a feature's value lies.
 #[derive(Clone, Copy)]
 pub(super) enum Place {
@@ -62,8 +70,8 @@ pub(super) enum Place {
     Input(u32),
     /// Row of the tile's first-stage outputs.
     Fused(u32),
-    /// Entry of a stored stage.
-    Kept { stage: usize, entry: u32 },
+    /// An entry of a stored stage.
+    Kept { stage: usize, rows: StoredRows },
 }
 
 /// One feature of the tile.
@@ -85,6 +93,7 @@ pub(super) struct PreparedPass {
     pub fused: Linear,
     pub fused_rows: usize,
     pub square_runs: Vec<SquareRun>,
+    pub stored_squares: Vec<StoredSquares>,
     /// Features that are in no run, with their numbers.
     pub features: Vec<(usize, TileFeature)>,
     pub feature_count: usize,
@@ -94,7 +103,8 @@ pub(super) struct PreparedPass {
 }
 
 impl PreparedPass {
-    pub fn new(context: &Context, circuit: &Circuit, plan: &Plan, pass: Pass) -> Self {
+    /// `stored` are the outputs of earlier stages.
+    pub fn new(context: &Context, circuit: &Circuit, plan: &Plan, stored: &[StoredStage], pass: Pass) -> Self {
         let stage_plan = &plan.stages[pass.stage];
         let stage = &circuit.stages[pass.stage];
         let limbs = stage_plan.limbs;
@@ -109,7 +119,7 @@ impl PreparedPass {
                 place: match f.source {
                     Source::Input => Place::Input(row_of(&pass.inputs, f.entry)),
                     Source::Stage(0) => Place::Fused(row_of(&pass.fused_rows, f.entry)),
-                    Source::Stage(stage) => Place::Kept { stage, entry: f.entry },
+                    Source::Stage(stage) => Place::Kept { stage, rows: stored[stage].find(f.entry as usize) },
                 },
                 kind: f.kind,
                 multiplier: stage_plan
@@ -119,7 +129,7 @@ impl PreparedPass {
             })
             .collect();
         let feature_count = all_features.len();
-        let (square_runs, features) = runs(all_features);
+        let (square_runs, stored_squares, features) = runs(all_features);
         let first = &circuit.stages[0];
         let first_scale = plan.stages[0].product_scale;
         let multipliers = (0..limbs)
@@ -139,6 +149,7 @@ impl PreparedPass {
             fused_rows: pass.fused_rows.len(),
             fused: Linear::new(context, pass.fused_blocks, fused_bias, pass.fused_rows.len()),
             square_runs,
+            stored_squares,
             features,
             feature_count,
             linear: Linear::new(context, pass.blocks, bias, pass.rows.len()),
@@ -149,20 +160,30 @@ impl PreparedPass {
     }
 }
 
-/// Takes runs of plain squares of first-stage outputs out of the features.
-fn runs(features: Vec<TileFeature>) -> (Vec<SquareRun>, Vec<(usize, TileFeature)>) {
+/// Takes runs of plain squares, of first-stage outputs and of stored entries, out of the features.
+fn runs(features: Vec<TileFeature>) -> (Vec<SquareRun>, Vec<StoredSquares>, Vec<(usize, TileFeature)>) {
     let mut runs: Vec<SquareRun> = Vec::new();
+    let mut stored: Vec<StoredSquares> = Vec::new();
     let mut others = Vec::new();
     for (at, feature) in features.into_iter().enumerate() {
-        let TileFeature { place: Place::Fused(row), kind: FeatureKind::Square, multiplier: None } = feature else {
-            others.push((at, feature));
-            continue;
-        };
-        let row = row as usize;
-        match runs.last_mut() {
-            Some(run) if run.first_feature + run.rows == at && run.first_row + run.rows == row => run.rows += 1,
-            _ => runs.push(SquareRun { first_feature: at, first_row: row, rows: 1 }),
+        match feature {
+            TileFeature { place: Place::Fused(row), kind: FeatureKind::Square, multiplier: None } => {
+                let row = row as usize;
+                match runs.last_mut() {
+                    Some(run) if run.first_feature + run.rows == at && run.first_row + run.rows == row => run.rows += 1,
+                    _ => runs.push(SquareRun { first_feature: at, first_row: row, rows: 1 }),
+                }
+            }
+            TileFeature { place: Place::Kept { stage, rows }, kind: FeatureKind::Square, multiplier: None } => {
+                let taken = stored.last_mut().is_some_and(|run| {
+                    run.stage == stage && run.first_feature + run.rows.count == at && run.rows.take_in(&rows)
+                });
+                if !taken {
+                    stored.push(StoredSquares { first_feature: at, stage, rows });
+                }
+            }
+            _ => others.push((at, feature)),
         }
     }
-    (runs, others)
+    (runs, stored, others)
 }

@@ -11,7 +11,7 @@ use crate::ckks::keys::EvaluationKey;
 use crate::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
 use crate::format::{Bytes, FormatError};
 use crate::net::circuit::Circuit;
-use crate::plan::cost::{SWITCHED_TOGETHER, last_reader};
+use crate::plan::cost::last_reader;
 use crate::plan::passes::{Live, Pass, last_reads, passes};
 use crate::plan::{After, Plan};
 use crate::ring::kernels::Kernel;
@@ -270,7 +270,7 @@ impl Engine {
             let mut finished: Vec<_> = (0..k).map(|j| self.read_for_good(k, &list, j, &stored[j])).collect();
             for (number, pass) in list.into_iter().enumerate() {
                 observe(Event::Tiles { stage: k, name });
-                let pass = PreparedPass::new(&self.context, &self.circuit, &self.plan, pass);
+                let pass = PreparedPass::new(&self.context, &self.circuit, &self.plan, &stored, pass);
                 let kept_limbs = if stage_plan.after == After::KeySwitch { stage_plan.output_limbs } else { 0 };
                 let (rows, columns) = (pass.rows.len(), pass.tile_columns);
                 let kept_packing = Packing::new(&self.context, rows, columns, kept_limbs, |_| 0..2);
@@ -368,20 +368,17 @@ impl Engine {
             let groups = kept_bytes[..kept.bytes()].par_chunks_mut(kept.group_bytes()).enumerate();
             groups.try_for_each(|(group, kept_bytes)| {
                 let used_bytes = &used_bytes[group * used.group_bytes()..][..used.bytes_of(group)];
-                let rows = kept.rows_of(group);
-                for first in (0..rows).step_by(SWITCHED_TOGETHER) {
-                    go_on(stop)?;
-                    let mut switched = SwitchedRows {
-                        kernel,
-                        rows: first..rows.min(first + SWITCHED_TOGETHER),
-                        kept: (kept, &mut *kept_bytes),
-                        used: (used, used_bytes),
-                        components: pass.components,
-                    };
-                    spare.with(Scratch::default, |scratch| {
-                        switch.apply_all(&self.context, key, &mut switched, scratch);
-                    });
-                }
+                go_on(stop)?;
+                let mut switched = SwitchedRows {
+                    kernel,
+                    rows: kept.rows_of(group),
+                    kept: (kept, kept_bytes),
+                    used: (used, used_bytes),
+                    components: pass.components,
+                };
+                spare.with(Scratch::default, |scratch| {
+                    switch.apply_all(&self.context, key, &mut switched, scratch);
+                });
                 Ok(())
             })
         })

@@ -11,10 +11,9 @@ use crate::plan::cost::{SWITCHED_TOGETHER, width_bytes};
 use crate::ring::kernels::{self, Kernel};
 use std::ops::Range;
 
-/// Most rows of a group: fewer pieces for the tiles of wide stages.
-const MOST_GROUP_ROWS: usize = 32;
-/// Groups that there should be at least, so that threads share them evenly.
-const GROUPS: usize = 24;
+/// Rows of a group: read together, they lie together.
+const GROUP_ROWS: usize = SWITCHED_TOGETHER;
+
 /// Which components of one limb are held, and their bytes.
 #[derive(Clone, Copy, Debug)]
 struct LimbPlace {
@@ -29,7 +28,6 @@ struct LimbPlace {
 #[derive(Clone, Debug)]
 pub(super) struct Packing {
     rows: usize,
-    group_rows: usize,
     degree: usize,
     tile_columns: usize,
     limbs: Vec<LimbPlace>,
@@ -56,8 +54,7 @@ impl Packing {
                 place
             })
             .collect();
-        let group_rows = (rows / GROUPS).clamp(1, MOST_GROUP_ROWS).next_multiple_of(SWITCHED_TOGETHER);
-        Self { rows, group_rows, degree, tile_columns, limbs, row_bytes }
+        Self { rows, degree, tile_columns, limbs, row_bytes }
     }
 
     /// All rows.
@@ -67,12 +64,12 @@ impl Packing {
 
     /// A full group; the last may be smaller.
     pub fn group_bytes(&self) -> usize {
-        self.group_rows * self.row_bytes
+        GROUP_ROWS * self.row_bytes
     }
 
     /// Rows of group number `group`.
     pub fn rows_of(&self, group: usize) -> usize {
-        self.group_rows.min(self.rows - group * self.group_rows)
+        GROUP_ROWS.min(self.rows - group * GROUP_ROWS)
     }
 
     /// Bytes of group number `group`.
@@ -92,7 +89,7 @@ impl Packing {
     /// Cuts all rows into what bands of `band_columns` columns write: `[limb][band][group]`.
     pub fn bands<'a>(&self, bytes: &'a mut [u8], band_columns: usize) -> Vec<Vec<&'a mut [u8]>> {
         let bands = self.degree / band_columns;
-        let groups = self.rows.div_ceil(self.group_rows);
+        let groups = self.rows.div_ceil(GROUP_ROWS);
         let mut lists: Vec<Vec<&mut [u8]>> = Vec::new();
         lists.resize_with(self.limbs.len() * bands, || Vec::with_capacity(groups));
         // A layout may hold nothing.
@@ -144,9 +141,9 @@ impl Packing {
         limb: usize,
         out: &mut [u64],
     ) {
-        let (group, in_group) = (row / self.group_rows, row % self.group_rows);
+        let (group, in_group) = (row / GROUP_ROWS, row % GROUP_ROWS);
         let group = &bytes[group * self.group_bytes()..][..self.bytes_of(group)];
-        self.unpack_limb(kernel, group, in_group, component, limb, out);
+        self.unpack_limb(kernel, group, [in_group, component, limb], 1, out);
     }
 
     /// First byte of a row's limb within a group of `rows` rows, and how far its tiles are apart.
@@ -156,10 +153,18 @@ impl Packing {
         (self.piece(rows, row, component, limb, 0).start, stride)
     }
 
-    /// A whole limb out of one group's bytes.
-    fn unpack_limb(&self, kernel: Kernel, group: &[u8], row: usize, component: usize, limb: usize, out: &mut [u64]) {
+    /// A whole limb out of one group's bytes: row, component, limb. So many neighbouring polynomials are read from memory, itself first.
+    fn unpack_limb(
+        &self,
+        kernel: Kernel,
+        group: &[u8],
+        [row, component, limb]: [usize; 3],
+        neighbours: usize,
+        out: &mut [u64],
+    ) {
         let (first, stride) = self.pieces(group.len() / self.row_bytes, row, component, limb);
-        kernel.unpack_pieces_into(self.limbs[limb].width, &group[first..], stride, self.tile_columns, out);
+        let (width, columns) = (self.limbs[limb].width, self.tile_columns);
+        kernel.unpack_pieces_into(width, &group[first..], stride, columns, neighbours * columns * width, out);
     }
 
     /// The reverse.
@@ -193,47 +198,85 @@ impl StoredStage {
         self.passes.push(pass);
     }
 
-    fn group(&self, entry: usize) -> Option<(&Packing, &[u8], usize)> {
-        let (pass, row) = self.places.get(entry).copied().flatten()?;
-        let StoredPass { packing, bytes } = &self.passes[pass as usize];
-        let (group, row) = (row as usize / packing.group_rows, row as usize % packing.group_rows);
-        let start = group * packing.group_bytes();
-        Some((packing, &bytes[start..][..packing.bytes_of(group)], row))
-    }
-
-    /// Columns `first ..` of components 0 and 1 of an entry to `out`, `[component][column]`.
+    /// Where an entry lies.
     ///
     /// # Panics
     /// If the entry was not stored (a bug: what a stage reads is computed before).
-    pub fn load_into(&self, kernel: Kernel, entry: usize, limb: usize, first: usize, out: &mut [u64]) {
-        let (packing, group, row) = self.group(entry).expect("a stage's features are stored before it");
-        let columns = out.len() / 2;
-        let (rows, width) = (group.len() / packing.row_bytes, packing.limbs[limb].width);
-        for (component, out) in out.chunks_exact_mut(columns).enumerate() {
-            let run = columns.min(packing.tile_columns);
+    pub fn find(&self, entry: usize) -> StoredRows {
+        let (pass, row) = self.places[entry].expect("a stage's features are stored before it");
+        let (pass, row) = (pass as usize, row as usize);
+        let packing = &self.passes[pass].packing;
+        let group = row / GROUP_ROWS;
+        StoredRows {
+            pass,
+            group_start: group * packing.group_bytes(),
+            group_rows: packing.rows_of(group),
+            first: row % GROUP_ROWS,
+            count: 1,
+        }
+    }
+
+    /// The pass's bytes and layout, and the first of the rows' bytes from some column on.
+    fn locate(&self, rows: &StoredRows, limb: usize, first: usize) -> (&Bytes, &Packing, usize) {
+        let StoredPass { packing, bytes } = &self.passes[rows.pass];
+        let piece = packing.piece(rows.group_rows, rows.first, 0, limb, first);
+        (bytes, packing, rows.group_start + piece.start)
+    }
+
+    /// Columns `first ..` of components 0 and 1 of some rows to `out`, `[row][component][column]`.
+    pub fn load_into(&self, kernel: Kernel, rows: &StoredRows, limb: usize, first: usize, out: &mut [u64]) {
+        let columns = out.len() / (2 * rows.count);
+        let (bytes, packing, start) = self.locate(rows, limb, first);
+        let width = packing.limbs[limb].width;
+        if columns == packing.tile_columns {
+            kernel.unpack_into(width, &bytes[start..][..out.len() * width], out);
+            return;
+        }
+        // Written in wider or narrower tiles.
+        let run = columns.min(packing.tile_columns);
+        for (polynomial, out) in out.chunks_exact_mut(columns).enumerate() {
+            let (row, component) = (rows.first + polynomial / 2, polynomial % 2);
             for (at, out) in out.chunks_exact_mut(run).enumerate() {
-                let piece = packing.piece(rows, row, component, limb, first + at * run);
-                kernel.unpack_into(width, &group[piece.start..][..run * width], out);
+                let piece = packing.piece(rows.group_rows, row, component, limb, first + at * run);
+                kernel.unpack_into(width, &bytes[rows.group_start + piece.start..][..run * width], out);
             }
         }
     }
 
-    /// Announces a [`Self::load_into`] of the same entry. A hint.
-    pub fn prefetch(&self, entry: usize, limb: usize, first: usize, columns: usize) {
-        let Some((packing, group, row)) = self.group(entry) else { return };
-        let rows = group.len() / packing.row_bytes;
-        for component in 0..2 {
-            let piece = packing.piece(rows, row, component, limb, first);
-            let run = columns.min(packing.tile_columns) * packing.limbs[limb].width;
-            kernels::prefetch(group.get(piece.start..piece.start + run).unwrap_or_default());
-        }
+    /// Announces a [`Self::load_into`] of the same rows, so many columns of each. A hint.
+    pub fn prefetch(&self, rows: &StoredRows, limb: usize, first: usize, columns: usize) {
+        let (bytes, packing, start) = self.locate(rows, limb, first);
+        let len = 2 * rows.count * columns.min(packing.tile_columns) * packing.limbs[limb].width;
+        kernels::prefetch(bytes.get(start..start + len).unwrap_or_default());
     }
 }
 
-/// A few rows of one group, to be switched in place.
+/// Neighbouring rows of one group, found once for all tiles that read them.
+#[derive(Clone, Copy)]
+pub(super) struct StoredRows {
+    pass: usize,
+    /// First byte of the group, and rows in it.
+    group_start: usize,
+    group_rows: usize,
+    first: usize,
+    pub count: usize,
+}
+
+impl StoredRows {
+    /// Takes in the rows that follow these, if the others do.
+    pub fn take_in(&mut self, others: &StoredRows) -> bool {
+        let follow =
+            (self.pass, self.group_start, self.first + self.count) == (others.pass, others.group_start, others.first);
+        self.count += if follow { others.count } else { 0 };
+        follow
+    }
+}
+
+/// The rows of one group, to be switched in place.
 pub(super) struct SwitchedRows<'a> {
     pub kernel: Kernel,
-    pub rows: Range<usize>,
+    /// How many.
+    pub rows: usize,
     /// c0 and c1 of the limbs that remain: read, then overwritten.
     pub kept: (&'a Packing, &'a mut [u8]),
     /// The rest.
@@ -242,29 +285,54 @@ pub(super) struct SwitchedRows<'a> {
     pub components: usize,
 }
 
-impl Ciphertexts for SwitchedRows<'_> {
-    fn count(&self) -> usize {
-        self.rows.len()
+impl SwitchedRows<'_> {
+    /// Where a component of a limb lies.
+    fn place_of(&self, component: usize, limb: usize) -> (&Packing, &[u8]) {
+        if component < 2 && limb < self.kept.0.limbs.len() { (self.kept.0, &*self.kept.1) } else { self.used }
     }
 
-    fn load_into(&self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]) {
+    fn load_with_neighbours(
+        &self,
+        ciphertext: usize,
+        component: usize,
+        limb: usize,
+        neighbours: usize,
+        out: &mut [u64],
+    ) {
         if component >= self.components {
             out.fill(0);
             return;
         }
-        let row = self.rows.start + ciphertext;
-        let (kept, bytes) = &self.kept;
-        if component < 2 && limb < kept.limbs.len() {
-            kept.unpack_limb(self.kernel, bytes, row, component, limb, out);
-        } else {
-            self.used.0.unpack_limb(self.kernel, self.used.1, row, component, limb, out);
+        let (packing, bytes) = self.place_of(component, limb);
+        packing.unpack_limb(self.kernel, bytes, [ciphertext, component, limb], neighbours, out);
+    }
+}
+
+impl Ciphertexts for SwitchedRows<'_> {
+    fn count(&self) -> usize {
+        self.rows
+    }
+
+    fn load_into(&self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]) {
+        // c1 is asked for after c0, beside which it lies.
+        self.load_with_neighbours(ciphertext, component, limb, [2, 0, 1][component], out);
+    }
+
+    fn load_all_into(&self, component: usize, limb: usize, apart: usize, out: &mut [u64]) {
+        let count = self.rows;
+        let degree = out.len() - (count - 1) * apart;
+        // The first has the memory of all read, tile by tile.
+        let all = count * self.place_of(component, limb).0.limbs[limb].components;
+        for ciphertext in 0..count {
+            let neighbours = if ciphertext == 0 { all } else { 0 };
+            let out = &mut out[ciphertext * apart..][..degree];
+            self.load_with_neighbours(ciphertext, component, limb, neighbours, out);
         }
     }
 
     fn store(&mut self, ciphertext: usize, component: usize, limb: usize, residues: &[u64]) {
-        let row = self.rows.start + ciphertext;
         let (packing, bytes) = &mut self.kept;
-        packing.pack_limb(self.kernel, bytes, row, component, limb, residues);
+        packing.pack_limb(self.kernel, bytes, ciphertext, component, limb, residues);
     }
 }
 
@@ -319,12 +387,28 @@ mod tests {
                 places: (0..rows as u32).map(|row| Some((0, row))).collect(),
                 passes: vec![StoredPass { packing, bytes }],
             };
+            let mut runs: Vec<StoredRows> = Vec::new();
+            for row in 0..rows {
+                let found = stored.find(row);
+                if !runs.last_mut().is_some_and(|run| run.take_in(&found)) {
+                    runs.push(found);
+                }
+            }
+            assert_eq!(runs.len(), rows.div_ceil(GROUP_ROWS), "{rows} rows");
+            assert!(!runs[0].clone().take_in(&stored.find(0)), "rows that do not follow");
             for columns in [16, 64] {
-                let mut pair = vec![0; 2 * columns];
-                stored.load_into(kernel, rows - 1, 1, 128, &mut pair);
-                let expected: Vec<u64> =
-                    (0..2 * columns).map(|i| value(1, rows - 1, i / columns, 128 + i % columns)).collect();
-                assert_eq!(pair, expected, "{rows} rows, {columns} columns");
+                let mut row = 0;
+                for run in &runs {
+                    let mut words = vec![0; run.count * 2 * columns];
+                    stored.load_into(kernel, run, 1, 128, &mut words);
+                    for words in words.chunks_exact(2 * columns) {
+                        let expected: Vec<u64> =
+                            (0..2 * columns).map(|i| value(1, row, i / columns, 128 + i % columns)).collect();
+                        assert_eq!(words, expected, "{rows} rows, row {row}, {columns} columns");
+                        row += 1;
+                    }
+                }
+                assert_eq!(row, rows);
             }
         }
     }

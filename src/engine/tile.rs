@@ -4,7 +4,7 @@
 //! Scratch rows are `[component][tile column]`; inputs and features hold residues in `[1, q]` as block products want them.
 
 use super::EngineError;
-use super::prepare::{Linear, Place, PreparedPass, TileFeature};
+use super::prepare::{Linear, Place, PreparedPass, StoredSquares, TileFeature};
 use super::run::Inputs;
 use super::store::{Packing, StoredStage};
 use crate::ckks::Context;
@@ -23,7 +23,7 @@ pub(super) struct TileScratch {
     /// One component of some entries across the band.
     pieces: Vec<u64>,
     fused: Vec<u64>,
-    /// Both components of one entry of a stored stage.
+    /// Both components of some entries of a stored stage.
     kept: Vec<u64>,
     features: Vec<u64>,
     outputs: Vec<u64>,
@@ -64,6 +64,28 @@ fn linear_into(
         let start = if block.is_first { Start::Constants { values: bias, columns } } else { Start::Held };
         let operands = BlockOperands { x, columns: &block.columns, rows: &block.rows, row_words, start };
         block.packed.mul_add_into(m, &operands, scratch, out);
+    }
+}
+
+/// How far ahead of their loading runs of stored rows have been announced.
+#[derive(Default)]
+struct Announced {
+    runs: usize,
+    rows: usize,
+}
+
+impl Announced {
+    /// Before run number `number` is loaded: until so many rows after it are announced.
+    fn go_on(&mut self, runs: &[StoredSquares], number: usize, announce: impl Fn(&StoredSquares)) {
+        while let Some(run) = runs.get(self.runs)
+            && (self.runs <= number || self.rows < PREFETCH_ROWS)
+        {
+            announce(run);
+            self.rows += run.rows.count;
+            self.runs += 1;
+        }
+        // What is loaded now lies ahead no more.
+        self.rows -= runs[number].rows.count;
     }
 }
 
@@ -161,19 +183,29 @@ impl Tiles<'_> {
             let squares = &mut features[run.first_feature * row_words..][..run.rows * row_words];
             kernel.square_rows_into(m, columns, x, squares);
         }
+        let mut announced = Announced::default();
+        for (number, run) in pass.stored_squares.iter().enumerate() {
+            announced.go_on(&pass.stored_squares, number, |run| {
+                stored[run.stage].prefetch(&run.rows, limb, first, columns);
+            });
+            let x = grow(&mut scratch.kept, run.rows.count * pair);
+            stored[run.stage].load_into(kernel, &run.rows, limb, first, x);
+            let squares = &mut features[run.first_feature * row_words..][..run.rows.count * row_words];
+            kernel.square_rows_into(m, columns, x, squares);
+        }
         let pair_of_kept = grow(&mut scratch.kept, pair);
         for (number, (at, feature)) in pass.features.iter().enumerate() {
             let row = &mut features[at * row_words..][..row_words];
-            if let Some((_, TileFeature { place: Place::Kept { stage, entry }, .. })) =
+            if let Some((_, TileFeature { place: Place::Kept { stage, rows }, .. })) =
                 pass.features.get(number + PREFETCH_ROWS)
             {
-                stored[*stage].prefetch(*entry as usize, limb, first, columns);
+                stored[*stage].prefetch(rows, limb, first, columns);
             }
             let (c0, c1) = match feature.place {
                 Place::Input(r) => loaded[r as usize * pair..][..pair].split_at(columns),
                 Place::Fused(r) => fused[r as usize * pair..][..pair].split_at(columns),
-                Place::Kept { stage, entry } => {
-                    stored[stage].load_into(kernel, entry as usize, limb, first, pair_of_kept);
+                Place::Kept { stage, rows } => {
+                    stored[stage].load_into(kernel, &rows, limb, first, pair_of_kept);
                     pair_of_kept.split_at(columns)
                 }
             };

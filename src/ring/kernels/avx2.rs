@@ -45,6 +45,8 @@ compiled!(sum_products_into(
     m: &Modulus, factors: &[&[u64]], keys: &[&[u64]], start: Option<(&[u64], ShoupFactor)>, out: &mut [u64]
 ));
 compiled!(pack_into(width: usize, residues: &[u64], packed: &mut [u8]));
-compiled!(unpack_pieces_into(width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]));
+compiled!(unpack_pieces_into(
+    width: usize, packed: &[u8], stride: usize, piece: usize, announced: usize, out: &mut [u64]
+));
 compiled!(pack_pieces_into(width: usize, residues: &[u64], stride: usize, piece: usize, packed: &mut [u8]));
 compiled!(subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor));

@@ -7,8 +7,8 @@ use super::{BlockOperands, Modulus, ShoupFactor, ShoupTable, portable, prefetch}
 use core::arch::x86_64::*;
 
 pub(super) const LANES: usize = 8;
-/// Pieces by which reading is announced before it happens.
-const PIECES_AHEAD: usize = 20;
+/// Bytes by which reading is announced before it happens.
+const BYTES_AHEAD: usize = 2048;
 
 /// Exists only on a CPU with AVX-512 F, DQ, VL, BW, VBMI and IFMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,21 +363,30 @@ fn unpack(width: usize, packed: &[u8], out: &mut [u64]) -> u64 {
     largest.max(portable::unpack_into(width, &packed[even * width..], &mut out[even..]))
 }
 
-pub(super) fn unpack_pieces_into(_: Token, width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
+pub(super) fn unpack_pieces_into(
+    _: Token,
+    width: usize,
+    packed: &[u8],
+    stride: usize,
+    piece: usize,
+    announced: usize,
+    out: &mut [u64],
+) {
     // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
-    unsafe { unpack_pieces(width, packed, stride, piece, out) }
+    unsafe { unpack_pieces(width, packed, stride, piece, announced, out) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn unpack_pieces(width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
+fn unpack_pieces(width: usize, packed: &[u8], stride: usize, piece: usize, announced: usize, out: &mut [u64]) {
     if !piece.is_multiple_of(LANES) {
-        return portable::unpack_pieces_into(width, packed, stride, piece, out);
+        return portable::unpack_pieces_into(width, packed, stride, piece, announced, out);
     }
     let unpacking = Unpacking::new(width);
+    let pieces_ahead = BYTES_AHEAD.div_ceil(announced.max(1));
     for (k, out) in out.chunks_exact_mut(piece).enumerate() {
         // Pieces lie too far apart for the processor to see where it goes.
-        let ahead = (k + PIECES_AHEAD) * stride;
-        prefetch(packed.get(ahead..ahead + piece * width).unwrap_or_default());
+        let ahead = (k + pieces_ahead) * stride;
+        prefetch(packed.get(ahead..ahead + announced).unwrap_or_default());
         unpacking.run(&packed[k * stride..][..piece * width], out);
     }
 }

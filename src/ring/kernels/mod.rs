@@ -292,9 +292,18 @@ impl Kernel {
         dispatch!(self, pack_into(width, residues, packed));
     }
 
-    /// [`Self::unpack_into`] for pieces of `piece` residues: the k-th begins at byte `k * stride` of `packed`.
-    pub fn unpack_pieces_into(&self, width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
-        dispatch!(self, unpack_pieces_into(width, packed, stride, piece, out));
+    /// [`Self::unpack_into`] for pieces of `piece` residues: the k-th begins at byte `k * stride` of `packed`. From there on `announced` bytes are fetched
+    /// well before, for this call and others soon after; none where they are in the cache already.
+    pub fn unpack_pieces_into(
+        &self,
+        width: usize,
+        packed: &[u8],
+        stride: usize,
+        piece: usize,
+        announced: usize,
+        out: &mut [u64],
+    ) {
+        dispatch!(self, unpack_pieces_into(width, packed, stride, piece, announced, out));
     }
 
     /// [`Self::pack_into`] for pieces of `piece` residues: the k-th goes to byte `k * stride` of `packed`.

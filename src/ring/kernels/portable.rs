@@ -212,7 +212,14 @@ pub(super) fn pack_into(width: usize, residues: &[u64], packed: &mut [u8]) {
 }
 
 #[inline(always)]
-pub(super) fn unpack_pieces_into(width: usize, packed: &[u8], stride: usize, piece: usize, out: &mut [u64]) {
+pub(super) fn unpack_pieces_into(
+    width: usize,
+    packed: &[u8],
+    stride: usize,
+    piece: usize,
+    _announced: usize,
+    out: &mut [u64],
+) {
     for (k, out) in out.chunks_exact_mut(piece).enumerate() {
         unpack_into(width, &packed[k * stride..][..piece * width], out);
     }

@@ -124,10 +124,10 @@ fn wide_words_and_packed_bytes_are_read_exactly() {
                 assert_eq!(again, packed, "{} width {width}", kernel.name());
             }
             // Pieces with something between them, which stays as it is.
-            for (piece, stride) in [(16, 16 * width), (16, 16 * width + 5), (7, 100)] {
+            for (piece, stride, announced) in [(16, 16 * width, 0), (16, 16 * width + 5, 300), (7, 100, 70)] {
                 let spaced: Vec<u8> = (0..5 * stride).map(|_| words.next() as u8).collect();
                 let mut out = vec![0; 5 * piece];
-                kernel.unpack_pieces_into(width, &spaced, stride, piece, &mut out);
+                kernel.unpack_pieces_into(width, &spaced, stride, piece, announced, &mut out);
                 let mut again = vec![0xee; spaced.len()];
                 kernel.pack_pieces_into(width, &out, stride, piece, &mut again);
                 for (k, out) in out.chunks_exact(piece).enumerate() {
