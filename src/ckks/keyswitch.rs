@@ -96,7 +96,7 @@ pub trait Ciphertexts {
     /// Residues of a limb of component 0, 1 or 2 in the NTT domain.
     fn load_into(&self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]);
 
-    /// The same of all ciphertexts, each `apart` words after the one before.
+    /// The same of all ciphertexts, at least one, each `apart` words after the one before.
     fn load_all_into(&self, component: usize, limb: usize, apart: usize, out: &mut [u64]) {
         let degree = out.len() - (self.count() - 1) * apart;
         for ciphertext in 0..self.count() {

@@ -9,6 +9,10 @@ use crate::plan::cost::last_reader;
 use crate::plan::passes::{Pass, passes};
 use std::sync::atomic::AtomicBool;
 
+/// How pieces lie inside: raised whenever that changes, since their lengths may stay as they are. (Builds outside a repository cannot be told apart by
+/// their commit.)
+pub const LAYOUT: u32 = 2;
+
 /// What one pass stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<T> {

@@ -16,7 +16,7 @@ mod store;
 pub(crate) mod tests;
 mod tile;
 
-pub use checkpoint::{Checkpoints, Piece, State};
+pub use checkpoint::{Checkpoints, LAYOUT, Piece, State};
 pub use run::{Engine, Event, Inputs, Results};
 
 use crate::ckks::CkksError;

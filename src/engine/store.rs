@@ -243,11 +243,17 @@ impl StoredStage {
         }
     }
 
-    /// Announces a [`Self::load_into`] of the same rows, so many columns of each. A hint.
+    /// Announces a [`Self::load_into`] of the same rows, so many columns of each; of several tiles, the first. A hint.
     pub fn prefetch(&self, rows: &StoredRows, limb: usize, first: usize, columns: usize) {
         let (bytes, packing, start) = self.locate(rows, limb, first);
-        let len = 2 * rows.count * columns.min(packing.tile_columns) * packing.limbs[limb].width;
-        kernels::prefetch(bytes.get(start..start + len).unwrap_or_default());
+        let polynomial = packing.tile_columns * packing.limbs[limb].width;
+        let announce = |at: usize, len: usize| kernels::prefetch(bytes.get(at..at + len).unwrap_or_default());
+        if columns >= packing.tile_columns {
+            announce(start, 2 * rows.count * polynomial);
+        } else {
+            let wanted = columns * packing.limbs[limb].width;
+            (0..2 * rows.count).for_each(|at| announce(start + at * polynomial, wanted));
+        }
     }
 }
 

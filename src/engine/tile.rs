@@ -67,7 +67,7 @@ fn linear_into(
     }
 }
 
-/// How far ahead of their loading runs of stored rows have been announced.
+/// Which runs of stored rows have been announced, and how many rows those have that are not loaded yet.
 #[derive(Default)]
 struct Announced {
     runs: usize,
@@ -75,17 +75,18 @@ struct Announced {
 }
 
 impl Announced {
-    /// Before run number `number` is loaded: until so many rows after it are announced.
+    /// Before run number `number` is loaded: announces until [`PREFETCH_ROWS`] rows lie ahead of it.
     fn go_on(&mut self, runs: &[StoredSquares], number: usize, announce: impl Fn(&StoredSquares)) {
+        // What is loaded now counts, but does not lie ahead any more.
+        let loaded = runs[number].rows.count;
         while let Some(run) = runs.get(self.runs)
-            && (self.runs <= number || self.rows < PREFETCH_ROWS)
+            && (self.runs <= number || self.rows < loaded + PREFETCH_ROWS)
         {
             announce(run);
             self.rows += run.rows.count;
             self.runs += 1;
         }
-        // What is loaded now lies ahead no more.
-        self.rows -= runs[number].rows.count;
+        self.rows -= loaded;
     }
 }
 

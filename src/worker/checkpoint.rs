@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::CODE_COMMIT;
-use crate::engine::{Checkpoints, Engine, Piece, State};
+use crate::engine::{Checkpoints, Engine, LAYOUT, Piece, State};
 use crate::format::{Container, ContainerWriter, DType, FormatError, Kind, OpenLimits, SectionSpec};
 
 /// Work that may be lost, if nothing else is said.
@@ -65,6 +65,7 @@ impl<'a> FileCheckpoints<'a> {
             ("batch", owner.batch.to_string()),
             ("input_digest", owner.input_digest.to_owned()),
             ("code", code),
+            ("layout", LAYOUT.to_string()),
         ];
         let metadata = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let found = match read(place.path, &metadata, engine) {

@@ -2,7 +2,7 @@
 //!
 //! Folded, an element is a polynomial modulo `X^N - I` (see [`crate::ring::ntt`]), and the butterflies split that modulus as it is: node `i` of level `l`
 //! stands for `X^(N / 2^l) - gamma^((4 brv_l(i) + 3) N / 2^l)`. Their factors lie in heap order, node `i` of level `l` at `2^l + i`, so a node's
-//! descendants are found by shifts, and neighbouring nodes are neighbours; those of the last six levels, most of all, in the order of use ([`Lowest`]).
+//! descendants are found by shifts, and neighbouring nodes are neighbours; those of the last six levels, most of all, in one piece a node ([`Lowest`]).
 //!
 //! **Bounds.** Only the low 52 bits of a lane count until it is reduced: the multiplier sees no others, and sums are exact modulo 2^52. Forward, a level
 //! adds less than 2q to what a lane may be: below 3q folded, or (2 S + 3) q extended from S primes, and 16 levels later below 48q. Back, every pass is given
@@ -49,10 +49,8 @@ impl Factors {
         let all = ShoupTable::new(m, (0..degree).map(node));
         let first = degree / (8 * LANES);
         let lowest = (first..2 * first).map(|node| Lowest::new(&all, node)).collect();
-        let ShoupTable { mut values, mut quotients } = all;
-        values.truncate(first);
-        quotients.truncate(first);
-        Self { upper: ShoupTable { values, quotients }, lowest }
+        let upper = ShoupTable { values: all.values[..first].to_vec(), quotients: all.quotients[..first].to_vec() };
+        Self { upper, lowest }
     }
 }
 

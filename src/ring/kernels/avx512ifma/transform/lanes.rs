@@ -1,4 +1,4 @@
-//! Vectors of the transform: arithmetic in their low 52 bits, factors, and the levels within sixteen neighbouring residues.
+//! Vectors of the transform: arithmetic in their low 52 bits, factors, and the last six levels.
 
 use super::super::{LANES, Modulus, ShoupFactor, ShoupTable, load, store};
 use core::arch::x86_64::*;
@@ -83,7 +83,7 @@ impl<const V: usize> Nodes<V> {
     }
 }
 
-/// All factors of the last six levels below one node, in the order in which they are read: one stream instead of twelve.
+/// All factors of the last six levels below one node, side by side: one stream instead of twelve.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub(super) struct Lowest {
