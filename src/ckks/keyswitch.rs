@@ -88,16 +88,17 @@ impl ModDown {
 
 /// Ciphertexts that are switched together, wherever and however their residues lie.
 ///
-/// A limb of c0 and c1 is loaded before it is stored and not again: results may take the place of what they come from.
+/// A limb of c0 and c1 is loaded before it is stored and not again: results may take the place of what they come from. Component 1 of a limb is
+/// loaded next after component 0.
 pub trait Ciphertexts {
     /// How many.
     fn count(&self) -> usize;
 
-    /// Residues of a limb of component 0, 1 or 2 in the NTT domain.
-    fn load_into(&self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]);
+    /// Residues of a limb of component 0, 1 or 2 in the NTT domain; those of c0 and c1 of a ciphertext that is relinearised may be `q` itself.
+    fn load_into(&mut self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]);
 
     /// The same of all ciphertexts, at least one, each `apart` words after the one before.
-    fn load_all_into(&self, component: usize, limb: usize, apart: usize, out: &mut [u64]) {
+    fn load_all_into(&mut self, component: usize, limb: usize, apart: usize, out: &mut [u64]) {
         let degree = out.len() - (self.count() - 1) * apart;
         for ciphertext in 0..self.count() {
             self.load_into(ciphertext, component, limb, &mut out[ciphertext * apart..][..degree]);
@@ -120,7 +121,7 @@ impl Ciphertexts for Plain<'_> {
         1
     }
 
-    fn load_into(&self, _: usize, component: usize, limb: usize, out: &mut [u64]) {
+    fn load_into(&mut self, _: usize, component: usize, limb: usize, out: &mut [u64]) {
         out.copy_from_slice(&self.components[component][limb * self.degree..][..self.degree]);
     }
 
@@ -158,7 +159,7 @@ impl Scratch {
     }
 }
 
-/// Relinearisation at one level, with or without the rescale.
+/// Relinearisation at one level with or without the rescale, or the rescale alone.
 pub struct KeySwitch {
     limbs: usize,
     digits: Vec<Digit>,
@@ -196,6 +197,19 @@ impl KeySwitch {
         Ok(Self { limbs, digits, mod_down: ModDown::new(context, dropped, kept), special_product })
     }
 
+    /// The rescale alone, of ciphertexts of two components and `limbs` limbs: no key is used.
+    ///
+    /// # Errors
+    /// [`CkksError::Parameters`] if there are not that many limbs, or none would be left.
+    pub fn rescale(context: &Context, limbs: usize) -> Result<Self, CkksError> {
+        if !(2..=context.limbs()).contains(&limbs) {
+            let expected = format!("2 to {}", context.limbs());
+            return Err(CkksError::Parameters { what: "limbs of a rescale", found: limbs.to_string(), expected });
+        }
+        let mod_down = ModDown::new(context, vec![limbs - 1], limbs - 1);
+        Ok(Self { limbs, digits: Vec::new(), mod_down, special_product: Vec::new() })
+    }
+
     /// Limbs of the results.
     #[must_use]
     pub fn output_limbs(&self) -> usize {
@@ -206,7 +220,7 @@ impl KeySwitch {
     #[must_use]
     pub fn transforms(&self) -> usize {
         let kept = self.output_limbs();
-        self.limbs
+        self.digits.iter().map(|digit| digit.limbs.len()).sum::<usize>()
             + self.digits.iter().map(|digit| digit.targets.len()).sum::<usize>()
             + 2 * (self.mod_down.dropped.len() + kept)
     }
@@ -237,8 +251,8 @@ impl KeySwitch {
             return;
         }
         let dropped_primes = self.mod_down.dropped.len();
-        let coefficients = grow(&mut scratch.coefficients, count * self.limbs * n);
-        let words = self.limbs * n;
+        let words = if self.digits.is_empty() { 0 } else { self.limbs * n };
+        let coefficients = grow(&mut scratch.coefficients, count * words);
         for digit in &self.digits {
             for (source, limb) in digit.limbs.clone().enumerate() {
                 let all = limb * n..(count - 1) * words + (limb + 1) * n;
@@ -258,7 +272,7 @@ impl KeySwitch {
         // The primes to be divided out come first: what is left of them is subtracted from each of the others.
         for (at, &prime) in self.mod_down.dropped.iter().enumerate() {
             for ciphertext in 0..count {
-                let coefficients = &coefficients[ciphertext * self.limbs * n..][..self.limbs * n];
+                let coefficients = &coefficients[ciphertext * words..][..words];
                 let (first, second) = dropped[ciphertext * 2 * dropped_primes * n..].split_at_mut(dropped_primes * n);
                 let mut sums = [&mut first[at * n..][..n], &mut second[at * n..][..n]];
                 self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, &mut sums);
@@ -269,7 +283,7 @@ impl KeySwitch {
         }
         for prime in 0..self.output_limbs() {
             for ciphertext in 0..count {
-                let coefficients = &coefficients[ciphertext * self.limbs * n..][..self.limbs * n];
+                let coefficients = &coefficients[ciphertext * words..][..words];
                 self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, &mut sums);
                 for (component, sum) in sums.iter().enumerate() {
                     let place = (ciphertext * 2 + component) * dropped_primes;
@@ -283,13 +297,13 @@ impl KeySwitch {
         }
     }
 
-    /// `P c + sum over digits of (digit, key)` modulo one prime, for both components. `coefficients` are c2's, prepared.
+    /// `P c + sum over digits of (digit, key)` modulo one prime, for both components, or c alone where no key is switched. `coefficients` are c2's, prepared.
     #[expect(clippy::too_many_arguments, reason = "buffers of the caller's, each used once")]
     fn sum_into(
         &self,
         context: &Context,
         key: &KeySwitchKey,
-        ciphertexts: &dyn Ciphertexts,
+        ciphertexts: &mut dyn Ciphertexts,
         ciphertext: usize,
         prime: usize,
         coefficients: &[u64],
@@ -297,6 +311,12 @@ impl KeySwitch {
         extended: &mut [u64],
         sums: &mut [&mut [u64]; 2],
     ) {
+        if self.digits.is_empty() {
+            for (component, sum) in sums.iter_mut().enumerate() {
+                ciphertexts.load_into(ciphertext, component, prime, sum);
+            }
+            return;
+        }
         let n = context.degree();
         let primes = context.all_limbs();
         for (digit, out) in self.digits.iter().zip(digits.chunks_exact_mut(n)) {

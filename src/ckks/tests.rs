@@ -4,6 +4,7 @@ use super::keyswitch::{KeySwitch, KeySwitchKey, ModDown, Scratch};
 use super::public::PublicEncryptor;
 use super::secret::{Decryptor, SecretEncryptor, SecretKey};
 use super::{CkksError, Context, Parameters, ParametersLiteral, noise};
+use crate::plan::cost::{key_switch_transforms, relinearise_transforms, rescale_transforms};
 use crate::ring::kernels::Kernel;
 use crate::ring::primes;
 
@@ -130,6 +131,8 @@ fn squares_and_key_switches_have_the_predicted_error() {
             let switch = KeySwitch::new(&context, limbs, rescale).unwrap();
             let kept = switch.output_limbs();
             assert_eq!(kept, limbs - usize::from(rescale));
+            let count = [relinearise_transforms, key_switch_transforms][usize::from(rescale)];
+            assert_eq!(switch.transforms(), count(limbs, context.parameters().special().len(), digit_limbs));
             let mut out = [vec![0; kept * n], vec![0; kept * n]];
             let [o0, o1] = &mut out;
             switch.apply(&context, &switch_key, [three[0], three[1], three[2]], &mut scratch, [o0, o1]);
@@ -153,6 +156,7 @@ fn rescale_alone_divides_both_components() {
     let scale = 2f64.powi(60);
     let z = values(n, 5);
     let [mut c0, mut c1] = encrypt(&context, &key, &z, scale);
+    let fresh = [c0.clone(), c1.clone()];
     let down = ModDown::new(&context, vec![1], 1);
     let [mut o0, mut o1] = [vec![0; n], vec![0; n]];
     down.apply(&context, &mut c0, |p| p, &mut o0);
@@ -160,6 +164,18 @@ fn rescale_alone_divides_both_components() {
     let scale = scale / context.parameters().moduli()[1] as f64;
     let found = decrypt(&context, &key, &[&o0, &o1], 1, scale).unwrap();
     assert_near(deviation(&found, &z) * scale, noise::rescale(n), "rescale");
+
+    // As a key switch that switches no key: the same words.
+    let switch = KeySwitch::rescale(&context, 2).unwrap();
+    assert_eq!((switch.output_limbs(), switch.transforms()), (1, rescale_transforms(2)));
+    let evaluation_key = key.evaluation_key(&context).unwrap();
+    let unused = KeySwitchKey::new(&context, evaluation_key).unwrap();
+    let [c0, c1] = fresh;
+    let mut out = [vec![0; n], vec![0; n]];
+    let [p0, p1] = &mut out;
+    switch.apply(&context, &unused, [&c0, &c1, &[]], &mut Scratch::default(), [p0, p1]);
+    assert!(out == [o0, o1]);
+    assert!(KeySwitch::rescale(&context, 1).is_err() && KeySwitch::rescale(&context, 3).is_err());
 }
 
 #[test]

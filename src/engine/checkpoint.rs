@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 /// How pieces lie inside: raised whenever that changes, since their lengths may stay as they are. (Builds outside a repository cannot be told apart by
 /// their commit.)
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// What one pass stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -56,11 +56,13 @@ pub(super) struct SquareRun {
     pub rows: usize,
 }
 
-/// Features that are squares of neighbouring rows of a stored stage, without multiplier: loaded and squared in one call.
-pub(super) struct StoredSquares {
+/// Features that are neighbouring rows of a stored stage or their squares, without multiplier: loaded, and squared where they are not squares already,
+/// in one call.
+pub(super) struct StoredRun {
     pub first_feature: usize,
     pub stage: usize,
     pub rows: StoredRows,
+    pub kind: FeatureKind,
 }
 
 /// Where a feature's value lies.
@@ -77,6 +79,7 @@ pub(super) enum Place {
 /// One feature of the tile.
 pub(super) struct TileFeature {
     pub place: Place,
+    /// A value where what is stored is the square.
     pub kind: FeatureKind,
     /// Index into `multipliers`; `None` for one.
     pub multiplier: Option<usize>,
@@ -85,6 +88,8 @@ pub(super) struct TileFeature {
 /// A pass with everything a tile needs.
 pub(super) struct PreparedPass {
     pub components: usize,
+    /// Whether squares of the outputs are stored.
+    pub squared: bool,
     pub limbs: usize,
     pub tile_columns: usize,
     pub band_columns: usize,
@@ -93,7 +98,7 @@ pub(super) struct PreparedPass {
     pub fused: Linear,
     pub fused_rows: usize,
     pub square_runs: Vec<SquareRun>,
-    pub stored_squares: Vec<StoredSquares>,
+    pub stored_runs: Vec<StoredRun>,
     /// Features that are in no run, with their numbers.
     pub features: Vec<(usize, TileFeature)>,
     pub feature_count: usize,
@@ -121,7 +126,10 @@ impl PreparedPass {
                     Source::Stage(0) => Place::Fused(row_of(&pass.fused_rows, f.entry)),
                     Source::Stage(stage) => Place::Kept { stage, rows: stored[stage].find(f.entry as usize) },
                 },
-                kind: f.kind,
+                kind: match f.source {
+                    Source::Stage(j) if plan.stages[j].squared => FeatureKind::Value,
+                    _ => f.kind,
+                },
                 multiplier: stage_plan
                     .lifts
                     .iter()
@@ -129,7 +137,7 @@ impl PreparedPass {
             })
             .collect();
         let feature_count = all_features.len();
-        let (square_runs, stored_squares, features) = runs(all_features);
+        let (square_runs, stored_runs, features) = runs(all_features, stage_plan.components);
         let first = &circuit.stages[0];
         let first_scale = plan.stages[0].product_scale;
         let multipliers = (0..limbs)
@@ -143,13 +151,14 @@ impl PreparedPass {
         let bias = residues(&|i| stage.map.bias[pass.rows[i] as usize] * stage_plan.product_scale, pass.rows.len());
         Self {
             components: stage_plan.components,
+            squared: stage_plan.squared,
             limbs,
             tile_columns: pass.tile_columns.min(context.degree()),
             band_columns: pass.band_columns.min(context.degree()),
             fused_rows: pass.fused_rows.len(),
             fused: Linear::new(context, pass.fused_blocks, fused_bias, pass.fused_rows.len()),
             square_runs,
-            stored_squares,
+            stored_runs,
             features,
             feature_count,
             linear: Linear::new(context, pass.blocks, bias, pass.rows.len()),
@@ -160,10 +169,10 @@ impl PreparedPass {
     }
 }
 
-/// Takes runs of plain squares, of first-stage outputs and of stored entries, out of the features.
-fn runs(features: Vec<TileFeature>) -> (Vec<SquareRun>, Vec<StoredSquares>, Vec<(usize, TileFeature)>) {
+/// Takes runs of plain squares, of first-stage outputs and of stored entries, out of the features; of two components, also runs of stored entries as they are.
+fn runs(features: Vec<TileFeature>, components: usize) -> (Vec<SquareRun>, Vec<StoredRun>, Vec<(usize, TileFeature)>) {
     let mut runs: Vec<SquareRun> = Vec::new();
-    let mut stored: Vec<StoredSquares> = Vec::new();
+    let mut stored: Vec<StoredRun> = Vec::new();
     let mut others = Vec::new();
     for (at, feature) in features.into_iter().enumerate() {
         match feature {
@@ -174,12 +183,16 @@ fn runs(features: Vec<TileFeature>) -> (Vec<SquareRun>, Vec<StoredSquares>, Vec<
                     _ => runs.push(SquareRun { first_feature: at, first_row: row, rows: 1 }),
                 }
             }
-            TileFeature { place: Place::Kept { stage, rows }, kind: FeatureKind::Square, multiplier: None } => {
+            TileFeature { place: Place::Kept { stage, rows }, kind, multiplier: None }
+                if kind == FeatureKind::Square || components == 2 =>
+            {
                 let taken = stored.last_mut().is_some_and(|run| {
-                    run.stage == stage && run.first_feature + run.rows.count == at && run.rows.take_in(&rows)
+                    (run.stage, run.kind) == (stage, kind)
+                        && run.first_feature + run.rows.count == at
+                        && run.rows.take_in(&rows)
                 });
                 if !taken {
-                    stored.push(StoredSquares { first_feature: at, stage, rows });
+                    stored.push(StoredRun { first_feature: at, stage, rows, kind });
                 }
             }
             _ => others.push((at, feature)),

@@ -4,7 +4,7 @@ use super::EngineError;
 use super::checkpoint::Checkpoints;
 use super::memory::Memory;
 use super::prepare::PreparedPass;
-use super::store::{Packing, StoredPass, StoredStage, SwitchedRows};
+use super::store::{Packing, SquaredLimb, SquaredRows, StoredPass, StoredStage, SwitchedRows};
 use super::tile::{BandPlace, TileScratch, Tiles};
 use crate::ckks::Context;
 use crate::ckks::keys::EvaluationKey;
@@ -352,7 +352,7 @@ impl Engine {
         })
     }
 
-    /// Switches all rows of a pass, in place.
+    /// Switches or rescales all rows of a pass, in place; where their squares are stored, squares and switches them again while they are in the cache.
     fn switch_keys(
         &self,
         pass: &PreparedPass,
@@ -360,7 +360,11 @@ impl Engine {
         (used, used_bytes): (&Packing, &Bytes),
         stop: &AtomicBool,
     ) -> Result<(), EngineError> {
-        let switch = KeySwitch::new(&self.context, pass.limbs, true)?;
+        let switch = match pass.components {
+            2 => KeySwitch::rescale(&self.context, pass.limbs)?,
+            _ => KeySwitch::new(&self.context, pass.limbs, true)?,
+        };
+        let squared = pass.squared.then(|| KeySwitch::new(&self.context, switch.output_limbs(), false)).transpose()?;
         let key = self.key.as_ref().ok_or(EngineError::KeyMissing { switches: pass.rows.len() })?;
         let kernel = self.context.kernel();
         let spare = Spare::default();
@@ -376,8 +380,13 @@ impl Engine {
                     used: (used, used_bytes),
                     components: pass.components,
                 };
-                spare.with(Scratch::default, |scratch| {
+                spare.with(Default::default, |(scratch, held): &mut (Scratch, SquaredLimb)| {
                     switch.apply_all(&self.context, key, &mut switched, scratch);
+                    if let Some(squared) = &squared {
+                        let SwitchedRows { rows, kept, .. } = switched;
+                        let mut rows = SquaredRows { context: &self.context, rows, kept, held };
+                        squared.apply_all(&self.context, key, &mut rows, scratch);
+                    }
                 });
                 Ok(())
             })

@@ -319,12 +319,12 @@ impl Ciphertexts for SwitchedRows<'_> {
         self.rows
     }
 
-    fn load_into(&self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]) {
+    fn load_into(&mut self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]) {
         // c1 is asked for after c0, beside which it lies.
         self.load_with_neighbours(ciphertext, component, limb, [2, 0, 1][component], out);
     }
 
-    fn load_all_into(&self, component: usize, limb: usize, apart: usize, out: &mut [u64]) {
+    fn load_all_into(&mut self, component: usize, limb: usize, apart: usize, out: &mut [u64]) {
         let count = self.rows;
         let degree = out.len() - (count - 1) * apart;
         // The first has the memory of all read, tile by tile.
@@ -339,6 +339,58 @@ impl Ciphertexts for SwitchedRows<'_> {
     fn store(&mut self, ciphertext: usize, component: usize, limb: usize, residues: &[u64]) {
         let (packing, bytes) = &mut self.kept;
         packing.pack_limb(self.kernel, bytes, ciphertext, component, limb, residues);
+    }
+}
+
+/// The squares of one group's stored rows, to be relinearised in place.
+pub(super) struct SquaredRows<'a> {
+    pub context: &'a Context,
+    /// How many.
+    pub rows: usize,
+    /// c0 and c1 of all limbs: squared as they are read, then overwritten.
+    pub kept: (&'a Packing, &'a mut [u8]),
+    pub held: &'a mut SquaredLimb,
+}
+
+/// One limb of a row and of its square.
+#[derive(Default)]
+pub(super) struct SquaredLimb {
+    c0: Vec<u64>,
+    c1: Vec<u64>,
+    /// Twice their product.
+    crossed: Vec<u64>,
+    c1_squared: Vec<u64>,
+}
+
+impl Ciphertexts for SquaredRows<'_> {
+    fn count(&self) -> usize {
+        self.rows
+    }
+
+    fn load_into(&mut self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]) {
+        let (kernel, m) = (self.context.kernel(), self.context.modulus(limb));
+        let SquaredLimb { c0, c1, crossed, c1_squared } = &mut *self.held;
+        [&mut *c0, c1, crossed, c1_squared].into_iter().for_each(|held| held.resize(out.len(), 0));
+        let (packing, bytes) = &self.kept;
+        match component {
+            0 => {
+                packing.unpack_limb(kernel, bytes, [ciphertext, 0, limb], 2, c0);
+                packing.unpack_limb(kernel, bytes, [ciphertext, 1, limb], 0, c1);
+                kernel.square_into(m, c0, c1, [out, crossed, c1_squared]);
+            }
+            // Asked for after component 0 of the same.
+            1 => out.copy_from_slice(crossed),
+            _ => {
+                packing.unpack_limb(kernel, bytes, [ciphertext, 1, limb], 1, c1);
+                // Unlike the others below q, never q itself: it is transformed.
+                kernel.mul_into(m, c1, c1, out);
+            }
+        }
+    }
+
+    fn store(&mut self, ciphertext: usize, component: usize, limb: usize, residues: &[u64]) {
+        let (packing, bytes) = &mut self.kept;
+        packing.pack_limb(self.context.kernel(), bytes, ciphertext, component, limb, residues);
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Checkpoints, Engine, EngineError, Event, Inputs, Piece, Results, Sta
 use crate::ckks::Context;
 use crate::ckks::secret::{Decryptor, SecretEncryptor, SecretKey};
 use crate::format::FormatError;
-use crate::net::sample::{random_images, random_network};
+use crate::net::sample::{dense_network, random_images, random_network};
 use crate::net::{Calibration, Circuit, LowerOptions, lower};
 use crate::plan::{After, Plan, Requirements, scales};
 use crate::ring::kernels::Kernel;
@@ -110,19 +110,19 @@ fn check_network(circuit: &Circuit, images: &Calibration, degree: usize, what: &
         let mut low: Vec<u64> =
             [0, 1].iter().flat_map(|c| coefficients[c * per..][..limbs * degree].to_vec()).collect();
         let mut values = vec![0.0; degree];
-        let scale = stage_plan.output_scale;
+        let powered = |x: f64| if stage_plan.squared { x * x } else { x };
         key.decrypt_into(
             &context,
             &mut low,
             limbs,
-            scale,
-            stage_plan.range,
+            powered(stage_plan.output_scale),
+            powered(stage_plan.range),
             &mut Decryptor::new(&context),
             &mut values,
         )
         .unwrap();
         for (slot, value) in values.iter().enumerate() {
-            let oracle = expected[stage][row * degree + slot];
+            let oracle = powered(expected[stage][row * degree + slot]);
             assert!(
                 (value - oracle).abs() < 0.02,
                 "{what}: stage {stage} row {row} slot {slot}: {value} against {oracle}"
@@ -250,6 +250,21 @@ fn pruned_networks_equal_the_integer_oracle() {
         check_network(&circuit, &images, degree, &format!("pruned network {seed}"));
     }
     assert!(pruned > 6, "{pruned}");
+}
+
+/// Layers that are wider than what they read: squares are relinearised and stored, and the layers only rescaled. Two in a row, and a lazy one after them.
+#[test]
+fn eager_stages_equal_the_integer_oracle() {
+    let degree = 64;
+    for (seed, widths) in [(1, &[9, 6, 8, 21, 3][..]), (2, &[9, 6, 5, 14, 40, 7, 3])] {
+        let network = dense_network(seed, widths);
+        let images = random_images(&network, degree, seed + 2000);
+        let circuit = lower(&network, &LowerOptions::default(), &images).unwrap();
+        let plan = scales::insecure_plan(&circuit, &Requirements::default(), degree).unwrap();
+        let squared: Vec<usize> = (0..plan.stages.len()).filter(|&k| plan.stages[k].squared).collect();
+        assert_eq!(squared, [&[1][..], &[1, 2]][seed as usize - 1], "network {seed}");
+        check_network(&circuit, &images, degree, &format!("eager network {seed}"));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! Scratch rows are `[component][tile column]`; inputs and features hold residues in `[1, q]` as block products want them.
 
 use super::EngineError;
-use super::prepare::{Linear, Place, PreparedPass, StoredSquares, TileFeature};
+use super::prepare::{Linear, Place, PreparedPass, StoredRun, TileFeature};
 use super::run::Inputs;
 use super::store::{Packing, StoredStage};
 use crate::ckks::Context;
@@ -76,7 +76,7 @@ struct Announced {
 
 impl Announced {
     /// Before run number `number` is loaded: announces until [`PREFETCH_ROWS`] rows lie ahead of it.
-    fn go_on(&mut self, runs: &[StoredSquares], number: usize, announce: impl Fn(&StoredSquares)) {
+    fn go_on(&mut self, runs: &[StoredRun], number: usize, announce: impl Fn(&StoredRun)) {
         // What is loaded now counts, but does not lie ahead any more.
         let loaded = runs[number].rows.count;
         while let Some(run) = runs.get(self.runs)
@@ -185,14 +185,19 @@ impl Tiles<'_> {
             kernel.square_rows_into(m, columns, x, squares);
         }
         let mut announced = Announced::default();
-        for (number, run) in pass.stored_squares.iter().enumerate() {
-            announced.go_on(&pass.stored_squares, number, |run| {
+        for (number, run) in pass.stored_runs.iter().enumerate() {
+            announced.go_on(&pass.stored_runs, number, |run| {
                 stored[run.stage].prefetch(&run.rows, limb, first, columns);
             });
-            let x = grow(&mut scratch.kept, run.rows.count * pair);
-            stored[run.stage].load_into(kernel, &run.rows, limb, first, x);
-            let squares = &mut features[run.first_feature * row_words..][..run.rows.count * row_words];
-            kernel.square_rows_into(m, columns, x, squares);
+            let loaded = &mut features[run.first_feature * row_words..][..run.rows.count * row_words];
+            if run.kind == FeatureKind::Value {
+                stored[run.stage].load_into(kernel, &run.rows, limb, first, loaded);
+                kernel.nonzero_assign(m, loaded);
+            } else {
+                let x = grow(&mut scratch.kept, run.rows.count * pair);
+                stored[run.stage].load_into(kernel, &run.rows, limb, first, x);
+                kernel.square_rows_into(m, columns, x, loaded);
+            }
         }
         let pair_of_kept = grow(&mut scratch.kept, pair);
         for (number, (at, feature)) in pass.features.iter().enumerate() {

@@ -81,6 +81,21 @@ pub fn random_network(seed: u64, squarings: usize, ill_conditioned: bool) -> Net
     Network { name: format!("random-{seed}"), dataset: "random".to_owned(), input, layers: build.layers }
 }
 
+/// Dense layers of the widths given, the first being the input's, with well-conditioned quadratics between them.
+#[cfg(test)]
+pub(crate) fn dense_network(seed: u64, widths: &[usize]) -> Network {
+    let input = [1, 1, widths[0]];
+    let random = Random::new(seed);
+    let mut build = Builder { shapes: vec![input.to_vec()], layers: Vec::new(), random, ill_conditioned: false };
+    build.flatten_dense(widths[1]);
+    for &width in &widths[2..] {
+        build.quadratic();
+        build.dense(width);
+    }
+    let input = InputSpec { shape: input, mean: vec![0.5], std: vec![0.25] };
+    Network { name: format!("dense-{seed}"), dataset: "random".to_owned(), input, layers: build.layers }
+}
+
 /// Images uniform in -1.5..1.5 for a network, `[entry][image]`.
 pub fn random_images(network: &Network, images: usize, seed: u64) -> Calibration {
     let mut random = Random::new(seed);

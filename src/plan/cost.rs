@@ -22,6 +22,30 @@ pub fn key_switch_pointwise(limbs: usize, special: usize, digit_limbs: usize) ->
     digits + products + 2 * limbs + 2 * 2 * (limbs - 1)
 }
 
+/// Transforms of a relinearisation without rescale.
+#[must_use]
+pub fn relinearise_transforms(limbs: usize, special: usize, digit_limbs: usize) -> usize {
+    key_switch_transforms(limbs, special, digit_limbs)
+}
+
+/// Residues that its pointwise passes write.
+#[must_use]
+pub fn relinearise_pointwise(limbs: usize, special: usize, digit_limbs: usize) -> usize {
+    key_switch_pointwise(limbs, special, digit_limbs) + 2 * 2
+}
+
+/// Transforms of a rescale alone: what is divided out back, its rounding to the other primes.
+#[must_use]
+pub fn rescale_transforms(limbs: usize) -> usize {
+    2 * limbs
+}
+
+/// Residues that its pointwise passes write.
+#[must_use]
+pub fn rescale_pointwise(limbs: usize) -> usize {
+    2 * 2 * (limbs - 1)
+}
+
 /// Homomorphic operations of one stage for one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageCost {
@@ -29,7 +53,7 @@ pub struct StageCost {
     pub products: u64,
     /// Ciphertext squarings (those in the first layer's outputs counted where they are used).
     pub squares: u64,
-    /// Relinearisations merged with rescales.
+    /// Relinearisations: of outputs, merged with their rescales, and of outputs' squares.
     pub key_switches: u64,
     /// Number-theoretic transforms.
     pub transforms: u64,
@@ -161,9 +185,10 @@ fn stage_cost(circuit: &Circuit, plan: &Plan, k: usize, list: &[Pass], rates: &R
                 .lifts
                 .iter()
                 .any(|lift| lift.source == feature.source && lift.kind == feature.kind && lift.multiplier != 1.0);
+            let squared = matches!(feature.source, Source::Stage(j) if plan.stages[j].squared);
             match feature.kind {
-                FeatureKind::Square => cost.tiles.add(Unit::Square, 3 * limbs * n),
-                FeatureKind::Value => cost.tiles.add(Unit::Copy, components * limbs * n),
+                FeatureKind::Square if !squared => cost.tiles.add(Unit::Square, 3 * limbs * n),
+                _ => cost.tiles.add(Unit::Copy, components * limbs * n),
             }
             if lifted {
                 cost.tiles.add(Unit::Copy, components * limbs * n);
@@ -184,10 +209,23 @@ fn stage_cost(circuit: &Circuit, plan: &Plan, k: usize, list: &[Pass], rates: &R
         After::KeySwitch => {
             let p = &plan.parameters;
             let (special, digit_limbs) = (p.special().len(), p.digit_limbs());
-            cost.key_switches = outputs;
-            cost.transforms = outputs * key_switch_transforms(stage_plan.limbs, special, digit_limbs) as u64;
-            let pointwise = key_switch_pointwise(stage_plan.limbs, special, digit_limbs) as u64;
-            cost.polynomials.add(Unit::Pointwise, outputs * pointwise * n);
+            let (mut transforms, mut pointwise) = match components {
+                2 => (rescale_transforms(stage_plan.limbs), rescale_pointwise(stage_plan.limbs)),
+                _ => {
+                    cost.key_switches += outputs;
+                    let pointwise = key_switch_pointwise(stage_plan.limbs, special, digit_limbs);
+                    (key_switch_transforms(stage_plan.limbs, special, digit_limbs), pointwise)
+                }
+            };
+            if stage_plan.squared {
+                let limbs = stage_plan.output_limbs;
+                cost.key_switches += outputs;
+                transforms += relinearise_transforms(limbs, special, digit_limbs);
+                pointwise += relinearise_pointwise(limbs, special, digit_limbs);
+                cost.polynomials.add(Unit::Square, outputs * 3 * limbs as u64 * n);
+            }
+            cost.transforms = outputs * transforms as u64;
+            cost.polynomials.add(Unit::Pointwise, outputs * pointwise as u64 * n);
         }
         After::Output => cost.transforms = outputs * components * limbs,
     }
@@ -235,7 +273,10 @@ fn peak_bytes(circuit: &Circuit, plan: &Plan, every_pass: &[Vec<Pass>], input_by
             };
             used = used.max(pass.rows.len() as u64 * n * (all - kept_of_it));
             let digits = stage_plan.limbs.div_ceil(p.digit_limbs());
+            // Besides a key switch's own, one limb of what is squared and two components of its square.
+            let squared = if stage_plan.squared { 4 * n * 8 } else { 0 };
             let switch = Scratch::bytes(SWITCHED_TOGETHER, stage_plan.limbs, p.special().len(), digits, plan.slots());
+            let switch = switch + squared;
             let tile = (pass.words_in_use(stage_plan.components) * 8) as u64;
             let weights: usize = pass.blocks.iter().chain(&pass.fused_blocks).map(|b| b.weights.len() * 10).sum();
             let working = threads as u64 * switch.max(tile) + weights as u64;

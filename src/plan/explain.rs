@@ -14,13 +14,17 @@ pub fn explain(plan: &Plan, cost: &Cost) -> String {
     for (k, (stage, c)) in plan.stages.iter().zip(&cost.stages).enumerate() {
         let after = match stage.after {
             After::Fused => "recomputed inside the tiles of the stages that read it".to_owned(),
-            After::KeySwitch => format!(
-                "{} key switches (relinearise + rescale), {} transforms -> {} limbs, scale 2^{:.2}",
-                c.key_switches,
-                c.transforms,
-                stage.output_limbs,
-                stage.output_scale.log2()
-            ),
+            After::KeySwitch => {
+                let rescaled = if stage.components == 3 { "relinearise + rescale" } else { "rescale" };
+                let squared = if stage.squared { ", square + relinearise" } else { "" };
+                format!(
+                    "{} key switches ({rescaled}{squared}), {} transforms -> {} limbs, scale 2^{:.2}",
+                    c.key_switches,
+                    c.transforms,
+                    stage.output_limbs,
+                    if stage.squared { 2.0 } else { 1.0 } * stage.output_scale.log2()
+                )
+            }
             After::Output => format!("results of {} components, {} transforms", stage.components, c.transforms),
         };
         let _ = writeln!(

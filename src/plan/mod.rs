@@ -9,6 +9,7 @@ pub mod explain;
 pub mod passes;
 pub mod rates;
 pub mod scales;
+mod switching;
 #[cfg(test)]
 mod tests;
 
@@ -101,7 +102,7 @@ impl From<RingError> for PlanError {
 pub enum After {
     /// Recomputed inside the tiles of later stages; never stored (the first linear layer).
     Fused,
-    /// Relinearised and rescaled by the last prime.
+    /// Relinearised and rescaled by the last prime; only rescaled where they have two components.
     KeySwitch,
     /// Written as results, not relinearised.
     Output,
@@ -139,6 +140,8 @@ pub struct StagePlan {
     pub output_scale: f64,
     /// Components of the linear map's outputs: 2 or 3.
     pub components: usize,
+    /// Whether what is stored of the results are their squares, relinearised: the stage that reads them is *eager* and has two components.
+    pub squared: bool,
     /// Bound on the mean magnitude of the outputs over the slots, in real units: no coefficient wraps while it holds.
     pub range: f64,
     /// Bits between that bound and the modulus.
@@ -211,6 +214,12 @@ impl Plan {
                 stage.after,
                 stage.product_scale.to_bits()
             );
+            if stage.squared {
+                text.push_str(" squared");
+            }
+            if stage.after == After::KeySwitch && stage.components == 2 {
+                text.push_str(" rescaled");
+            }
             for lift in &stage.lifts {
                 let _ = write!(text, " {:?} {:?} {:016x}", lift.source, lift.kind, lift.multiplier.to_bits());
             }

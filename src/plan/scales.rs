@@ -5,13 +5,14 @@
 //! (scale wanted), or one that fills the bytes that hold it where that multiplies fewer bytes and keeps the promise, and the last stage's modulus is as large as the logits' range needs. Every exact scale is carried forward from
 //! the primes really found.
 
+use super::switching::{self, Candidate, Shape};
 use super::{After, Lift, Plan, PlanError, Precision, Requirements, StagePlan, cost};
 use crate::ckks::{CkksError, Parameters, ParametersLiteral, noise, security};
 use crate::net::circuit::{Circuit, FeatureKind, Source, Stage, StageStats};
 use crate::ring::primes;
 
 /// Widest ciphertext prime: 8-bit weights (up to 127) times a residue then fit the 52-bit multiplier's low half.
-const WIDEST: f64 = (1u64 << 45) as f64 * 0.999;
+pub(super) const WIDEST: f64 = (1u64 << 45) as f64 * 0.999;
 /// Bits by which the nearest prime may be off its target.
 const BITS_BELOW_TARGET: f64 = 0.02;
 /// A prime that five bytes hold.
@@ -25,11 +26,7 @@ const NARROWINGS: [f64; 4] = [32.0, 1.0, 512.0, 8192.0];
 /// Most primes of a plan.
 const MOST_PRIMES: usize = 60;
 /// Narrowest prime, safely above the transform's 2^33.
-const NARROWEST: f64 = (1u64 << 34) as f64;
-/// Widest special prime.
-const WIDEST_SPECIAL: f64 = (1u64 << 49) as f64;
-/// Most special primes, and most limbs of a digit.
-const MOST_SPECIAL: usize = 4;
+pub(super) const NARROWEST: f64 = (1u64 << 34) as f64;
 /// Key switches may take so many times the work where post-quantum security is kept by that.
 const MOST_WORK_FOR_QUANTUM: f64 = 1.25;
 /// Standard deviations in "worst" for a Gaussian error.
@@ -64,9 +61,12 @@ const CLEARANCE: f64 = 1.01;
 /// [`PlanError`] if requirements or calibration figures are out of range or no secure ring is large enough.
 pub fn plan(circuit: &Circuit, requirements: &Requirements) -> Result<Plan, PlanError> {
     check(circuit, requirements)?;
+    let candidates = switching::candidates(circuit);
     let mut too_deep = None;
     for row in security::TABLE {
-        match plan_in_ring(circuit, requirements, row.degree, Parameters::new)? {
+        let (degree, candidates) = (row.degree, &*candidates);
+        let search = Search { circuit, requirements, degree, check_parameters: Parameters::new, candidates };
+        match plan_in_ring(&search)? {
             Ok(plan) => return Ok(plan),
             Err(found_bits) => {
                 too_deep = Some(PlanError::TooDeep { found_bits, limit_bits: row.classical_bits, degree: row.degree });
@@ -84,7 +84,9 @@ pub fn plan(circuit: &Circuit, requirements: &Requirements) -> Result<Plan, Plan
 pub(crate) fn insecure_plan(circuit: &Circuit, requirements: &Requirements, degree: usize) -> Result<Plan, PlanError> {
     check(circuit, requirements)?;
     let too_deep = |found_bits| PlanError::TooDeep { found_bits, limit_bits: 0, degree };
-    plan_in_ring(circuit, requirements, degree, Parameters::insecure)?.map_err(too_deep)
+    let candidates = switching::candidates(circuit);
+    let (check_parameters, candidates): (ParameterCheck, _) = (Parameters::insecure, &*candidates);
+    plan_in_ring(&Search { circuit, requirements, degree, check_parameters, candidates })?.map_err(too_deep)
 }
 
 fn check(circuit: &Circuit, requirements: &Requirements) -> Result<(), PlanError> {
@@ -131,7 +133,7 @@ fn check(circuit: &Circuit, requirements: &Requirements) -> Result<(), PlanError
 
 /// Rounds a positive number up to 12 significant bits. Powers and logarithms may differ in their last bit from one system's mathematics library
 /// to another's; primes and scales, which the plan's id covers, must not.
-fn coarse(x: f64) -> f64 {
+pub(super) fn coarse(x: f64) -> f64 {
     const DROPPED: u64 = (1 << (52 - 12)) - 1;
     f64::from_bits((x.to_bits() + DROPPED) & !DROPPED)
 }
@@ -219,18 +221,23 @@ fn rescale_target(quotient: f64, narrowing: f64) -> f64 {
 
 type ParameterCheck = fn(ParametersLiteral) -> Result<Parameters, CkksError>;
 
-/// The plan at one degree, or the modulus bits that were too many: the cheapest of several ways to size the rescale primes.
-fn plan_in_ring(
-    circuit: &Circuit,
-    requirements: &Requirements,
+/// What stays the same while plans are tried.
+struct Search<'a> {
+    circuit: &'a Circuit,
+    requirements: &'a Requirements,
     degree: usize,
     check_parameters: ParameterCheck,
-) -> Result<Result<Plan, f64>, PlanError> {
-    let mut best = refined_plan(circuit, requirements, degree, check_parameters, NARROWINGS[0]);
+    /// By stage: may it be eager?
+    candidates: &'a [Option<Candidate>],
+}
+
+/// The plan at one degree, or the modulus bits that were too many: the cheapest of several ways to size the rescale primes.
+fn plan_in_ring(search: &Search<'_>) -> Result<Result<Plan, f64>, PlanError> {
+    let mut best = refined_plan(search, NARROWINGS[0]);
     for narrowing in &NARROWINGS[1..] {
-        let other = refined_plan(circuit, requirements, degree, check_parameters, *narrowing);
+        let other = refined_plan(search, *narrowing);
         let better = match (&best, &other) {
-            (Ok(Ok(best)), Ok(Ok(other))) => price(circuit, other) < price(circuit, best),
+            (Ok(Ok(best)), Ok(Ok(other))) => price(search.circuit, other) < price(search.circuit, best),
             (_, Ok(Ok(_))) => true,
             _ => false,
         };
@@ -239,7 +246,7 @@ fn plan_in_ring(
         }
     }
     if let Ok(Ok(plan)) = &best {
-        let cheaper = in_whole_bytes(circuit, requirements, degree, check_parameters, plan)?;
+        let cheaper = in_whole_bytes(search, plan)?;
         best = cheaper.map_or(best, |plan| Ok(Ok(plan)));
     }
     best
@@ -247,14 +254,8 @@ fn plan_in_ring(
 
 /// A plan cheaper than `best` whose rescale primes fill the bytes that hold them: some take what others then need not. One prime is changed
 /// at a time.
-fn in_whole_bytes(
-    circuit: &Circuit,
-    requirements: &Requirements,
-    degree: usize,
-    check_parameters: ParameterCheck,
-    best: &Plan,
-) -> Result<Option<Plan>, PlanError> {
-    let mut wanted = Wanted::new(circuit, requirements, degree);
+fn in_whole_bytes(search: &Search<'_>, best: &Plan) -> Result<Option<Plan>, PlanError> {
+    let mut wanted = Wanted::new(search.circuit, search.requirements, search.degree);
     let rescales = wanted.rescales.len();
     wanted.widths = vec![None; rescales];
     let mut cheapest: Option<Plan> = None;
@@ -266,7 +267,7 @@ fn in_whole_bytes(
                 continue;
             }
             let than = cheapest.as_ref().unwrap_or(best);
-            match fit_input(circuit, requirements, degree, check_parameters, &mut wanted, than)? {
+            match fit_input(search, &mut wanted, than)? {
                 Some(plan) => (cheapest, found) = (Some(plan), true),
                 None => wanted.widths[k] = held,
             }
@@ -280,25 +281,18 @@ fn in_whole_bytes(
 
 /// The plan cheaper than `than` with the least scale of the inputs that keeps the promise, by the secant: every bit there is one or more of
 /// precision.
-fn fit_input(
-    circuit: &Circuit,
-    requirements: &Requirements,
-    degree: usize,
-    check_parameters: ParameterCheck,
-    wanted: &mut Wanted,
-    than: &Plan,
-) -> Result<Option<Plan>, PlanError> {
+fn fit_input(search: &Search<'_>, wanted: &mut Wanted, than: &Plan) -> Result<Option<Plan>, PlanError> {
     let mut fitting: Option<Plan> = None;
     let (mut input_bits, mut slope) = (than.input_scale.log2(), 2.0);
     let mut before: Option<(f64, f64)> = None;
     for _ in 0..REFINEMENTS {
         wanted.input = coarse(2f64.powf(input_bits)).max(wanted.least_input);
-        let Ok(plan) = plan_for(circuit, requirements, degree, check_parameters, wanted)? else { break };
-        if price(circuit, &plan) >= price(circuit, fitting.as_ref().unwrap_or(than)) {
+        let Ok(plan) = plan_for(search, wanted)? else { break };
+        if price(search.circuit, &plan) >= price(search.circuit, fitting.as_ref().unwrap_or(than)) {
             break;
         }
         let found_bits = plan.precision.promised_bits;
-        let excess = found_bits - requirements.promised_bits;
+        let excess = found_bits - search.requirements.promised_bits;
         if let Some((bits, precision)) = before.replace((input_bits, found_bits))
             && bits != input_bits
         {
@@ -316,35 +310,29 @@ fn fit_input(
 }
 
 /// One way to size the rescale primes. Where rescales turned out more precise than wanted, the input takes their share of the error.
-fn refined_plan(
-    circuit: &Circuit,
-    requirements: &Requirements,
-    degree: usize,
-    check_parameters: ParameterCheck,
-    narrowing: f64,
-) -> Result<Result<Plan, f64>, PlanError> {
-    let mut wanted = Wanted::new(circuit, requirements, degree);
+fn refined_plan(search: &Search<'_>, narrowing: f64) -> Result<Result<Plan, f64>, PlanError> {
+    let mut wanted = Wanted::new(search.circuit, search.requirements, search.degree);
     wanted.narrowing = narrowing;
-    let mut best = plan_for(circuit, requirements, degree, check_parameters, &wanted)?;
-    let keeps = |plan: &Plan| plan.precision.promised_bits >= requirements.promised_bits;
+    let mut best = plan_for(search, &wanted)?;
+    let keeps = |plan: &Plan| plan.precision.promised_bits >= search.requirements.promised_bits;
     let mut step = 1.0;
     for _ in 0..REFINEMENTS {
         let Ok(plan) = &best else { break };
-        let excess_bits = plan.precision.promised_bits - requirements.promised_bits;
+        let excess_bits = plan.precision.promised_bits - search.requirements.promised_bits;
         wanted.input = coarse(plan.input_scale * 2f64.powf(-step * excess_bits)).max(wanted.least_input);
-        let Ok(refined) = plan_for(circuit, requirements, degree, check_parameters, &wanted)? else { break };
+        let Ok(refined) = plan_for(search, &wanted)? else { break };
         // A plan that keeps the promise gives way only to a cheaper one that keeps it too; else the step was too long.
-        if keeps(plan) && !(keeps(&refined) && price(circuit, &refined) <= price(circuit, plan)) {
+        if keeps(plan) && !(keeps(&refined) && price(search.circuit, &refined) <= price(search.circuit, plan)) {
             step *= 0.5;
         } else {
             best = Ok(refined);
         }
     }
     match best {
-        Ok(plan) if plan.precision.promised_bits < requirements.promised_bits - PROMISE_TOLERANCE_BITS => {
+        Ok(plan) if plan.precision.promised_bits < search.requirements.promised_bits - PROMISE_TOLERANCE_BITS => {
             Err(PlanError::Precision {
                 found_bits: plan.precision.promised_bits,
-                wanted_bits: requirements.promised_bits,
+                wanted_bits: search.requirements.promised_bits,
             })
         }
         other => Ok(other),
@@ -358,8 +346,11 @@ fn price(circuit: &Circuit, plan: &Plan) -> (usize, u64, f64) {
     let wide = moduli.iter().filter(|&&q| q as f64 > WIDEST * 1.01).count();
     let bytes = |limbs: usize| moduli[..limbs].iter().map(|&q| cost::width_bytes(q) as u64).sum::<u64>();
     let products = |stage: &Stage| stage.map.blocks.iter().map(|block| block.weights.len() as u64).sum::<u64>();
-    let multiplied = plan.stages.iter().zip(&circuit.stages);
-    let multiplied = multiplied.map(|(plan, stage)| products(stage) * plan.components as u64 * bytes(plan.limbs)).sum();
+    // As if all were lazy: what eager stages save, key switches take in part.
+    let components = |k: usize| if k > 0 && plan.stages[k - 1].squared { 3 } else { plan.stages[k].components };
+    let multiplied = plan.stages.iter().zip(&circuit.stages).enumerate();
+    let multiplied =
+        multiplied.map(|(k, (plan, stage))| products(stage) * components(k) as u64 * bytes(plan.limbs)).sum();
     (wide, multiplied, moduli.iter().map(|&q| (q as f64).log2()).sum())
 }
 
@@ -374,13 +365,8 @@ pub(super) fn base_width(bits: f64, primes: usize) -> f64 {
 }
 
 /// The plan for given wishes.
-fn plan_for(
-    circuit: &Circuit,
-    requirements: &Requirements,
-    degree: usize,
-    check_parameters: ParameterCheck,
-    wanted: &Wanted,
-) -> Result<Result<Plan, f64>, PlanError> {
+fn plan_for(search: &Search<'_>, wanted: &Wanted) -> Result<Result<Plan, f64>, PlanError> {
+    let Search { circuit, requirements, degree, check_parameters, candidates } = *search;
     let count = circuit.stages.len();
     let range = |stats: &StageStats| stats.max_abs * requirements.headroom;
 
@@ -430,6 +416,7 @@ fn plan_for(
             output_limbs: 0,
             output_scale,
             components: if squares { 3 } else { 2 },
+            squared: false,
             range: range(&stage.stats),
             spare_bits: 0.0,
         });
@@ -474,7 +461,7 @@ fn plan_for(
 
     let mut least_bits: f64 = moduli.iter().map(|&q| (q as f64).log2()).sum();
     let mut secure = None;
-    let mut shapes = key_switch_shapes(circuit, &moduli, &stages, degree, &all)?;
+    let mut shapes = switching::shapes(circuit, candidates, &moduli, &stages, degree, &all)?;
     // Security against quantum computers, where the moduli leave it, is not given up for little.
     if let Ok(row) = security::row(degree) {
         let modulus_bits = least_bits;
@@ -486,11 +473,11 @@ fn plan_for(
             shapes.swap(0, at);
         }
     }
-    for Shape { special, digit_limbs, .. } in shapes {
+    for Shape { special, digit_limbs, eager, .. } in shapes {
         let literal = ParametersLiteral { degree, moduli: moduli.clone(), special, digit_limbs };
         match check_parameters(literal) {
             Ok(parameters) => {
-                secure = Some(parameters);
+                secure = Some((parameters, eager));
                 break;
             }
             // A cheaper shape may need more special primes than the ring is secure with: the next one then.
@@ -498,74 +485,26 @@ fn plan_for(
             Err(other) => return Err(other.into()),
         }
     }
-    let Some(parameters) = secure else { return Ok(Err(least_bits)) };
-    let precision = predict(circuit, &parameters, wanted.input, &stages);
+    let Some((parameters, eager)) = secure else { return Ok(Err(least_bits)) };
+    for stage in eager {
+        stages[stage - 1].squared = true;
+        stages[stage].components = 2;
+    }
+    let precision = predict(search, &parameters, wanted.input, &stages);
     Ok(Ok(Plan { parameters, input_scale: wanted.input, stages, precision }))
 }
 
-/// A way to switch keys.
-struct Shape {
-    special: Vec<u64>,
-    digit_limbs: usize,
-    /// In halves of a transform.
-    work: usize,
-}
-
-/// Limbs a digit and special primes, the cheapest first, among those whose key-switch error stays below half the rescale's: long digits are
-/// fewer, but need a larger product of special primes.
-fn key_switch_shapes(
-    circuit: &Circuit,
-    moduli: &[u64],
-    stages: &[StagePlan],
-    degree: usize,
-    used: &[u64],
-) -> Result<Vec<Shape>, PlanError> {
-    let switched = stages.iter().zip(&circuit.stages).filter(|(plan, _)| plan.after == After::KeySwitch);
-    let switched: Vec<(usize, usize)> = switched.map(|(plan, stage)| (plan.limbs, stage.map.outputs)).collect();
-    let mut shapes = Vec::new();
-    for digit_limbs in 1..=MOST_SPECIAL {
-        let mut target = NARROWEST;
-        for &(limbs, _) in &switched {
-            let digits: Vec<f64> =
-                moduli[..limbs].chunks(digit_limbs).map(|d| d.iter().map(|&q| q as f64).product()).collect();
-            let alone = noise::key_switch(degree, &digits, moduli[limbs - 1] as f64);
-            target = target.max(coarse(alone / (0.5 * noise::rescale(degree))));
-        }
-        let width = |count: usize| coarse(target.powf(1.0 / count as f64)).max(NARROWEST);
-        let Some(count) = (1..=MOST_SPECIAL).find(|&count| width(count) <= WIDEST_SPECIAL && digit_limbs <= count + 1)
-        else {
-            continue;
-        };
-        let mut special = Vec::with_capacity(count);
-        let mut all = used.to_vec();
-        for _ in 0..count {
-            let prime = primes::nearest(if count == 1 { target } else { width(count) } as u64, degree, &all)?;
-            all.push(prime);
-            special.push(prime);
-        }
-        let work = |&(limbs, outputs): &(usize, usize)| {
-            let transforms = cost::key_switch_transforms(limbs, count, digit_limbs);
-            outputs * (2 * transforms + cost::key_switch_pointwise(limbs, count, digit_limbs))
-        };
-        shapes.push(Shape { special, digit_limbs, work: switched.iter().map(work).sum() });
-    }
-    // Stable: of equals the shorter digits, with the smaller modulus.
-    shapes.sort_by_key(|shape| shape.work);
-    Ok(shapes)
-}
-
-fn predict(circuit: &Circuit, parameters: &Parameters, input_scale: f64, stages: &[StagePlan]) -> Precision {
-    let degree = parameters.degree();
+fn predict(search: &Search<'_>, parameters: &Parameters, input_scale: f64, stages: &[StagePlan]) -> Precision {
+    let Search { circuit, degree, candidates, .. } = *search;
     let special: f64 = parameters.special().iter().map(|&q| q as f64).product();
     let rescale_variance = |gain: &dyn Fn(&StageStats) -> f64| -> f64 {
-        let switched = stages.iter().zip(&circuit.stages).filter(|(s, _)| s.after == After::KeySwitch);
+        let switched = stages.iter().zip(&circuit.stages).enumerate().filter(|(_, (s, _))| s.after == After::KeySwitch);
         switched
-            .map(|(plan, stage)| {
-                let moduli = &parameters.moduli()[..plan.limbs];
-                let digits: Vec<f64> =
-                    moduli.chunks(parameters.digit_limbs()).map(|d| d.iter().map(|&q| q as f64).product()).collect();
-                let divisor = special * moduli[plan.limbs - 1] as f64;
-                let error = noise::rescale(degree).hypot(noise::key_switch(degree, &digits, divisor));
+            .map(|(k, (plan, stage))| {
+                let (moduli, digit_limbs) = (parameters.moduli(), parameters.digit_limbs());
+                let eager = k > 0 && stages[k - 1].squared;
+                let candidate = candidates[k].as_ref().filter(|_| eager);
+                let error = switching::error(degree, candidate, plan, moduli, special, digit_limbs);
                 (error / plan.output_scale * gain(&stage.stats)).powi(2)
             })
             .sum()

@@ -288,6 +288,39 @@ fn seconds_follow_the_rates() {
     }
 }
 
+/// A layer with more outputs than squares has these relinearised, if it alone reads them and nothing but squares of them.
+#[test]
+fn squares_are_relinearised_first_where_that_is_less_work() {
+    let circuit = dense_circuit(&[20, 64, 64, 200, 16, 4]);
+    let plan = scales::plan(&circuit, &Requirements::default()).unwrap();
+    let squared = |circuit: &Circuit| -> Vec<bool> {
+        scales::plan(circuit, &Requirements::default()).unwrap().stages.iter().map(|stage| stage.squared).collect()
+    };
+    assert_eq!(squared(&circuit), [false, true, false, false, false]);
+    assert_eq!(plan.stages.iter().map(|stage| stage.components).collect::<Vec<_>>(), [2, 3, 2, 3, 3]);
+    assert!(plan.precision.promised_bits >= 9.98, "{:?}", plan.precision);
+    let cost = cost::cost(&circuit, &plan, &defaults(Kernel::portable(), 1));
+    assert_eq!(cost.stages.iter().map(|stage| stage.key_switches).collect::<Vec<_>>(), [0, 128, 0, 16, 0]);
+
+    // It decides the bytes of results, so plans that differ by it alone have different ids.
+    let mut lazy = plan.clone();
+    lazy.stages[1].squared = false;
+    assert_ne!(lazy.id(&[1; 32]), plan.id(&[1; 32]));
+    let mut switched = plan.clone();
+    switched.stages[2].components = 3;
+    assert_ne!(switched.id(&[1; 32]), plan.id(&[1; 32]));
+
+    let mut read_twice = circuit.clone();
+    read_twice.stages[3].features[0] = Feature { source: Source::Stage(1), kind: FeatureKind::Square, entry: 0 };
+    let mut as_value = circuit.clone();
+    as_value.stages[2].features[0].kind = FeatureKind::Value;
+    let mut mixed = circuit.clone();
+    mixed.stages[2].features[0].source = Source::Stage(0);
+    for (circuit, what) in [(read_twice, "read twice"), (as_value, "a value"), (mixed, "squares of two stages")] {
+        assert_eq!(squared(&circuit), [false; 5], "{what}");
+    }
+}
+
 #[test]
 fn transforms_of_a_key_switch_are_the_known_counts() {
     // ENGINE section 4: 12, 20, 30 for two, three, four limbs and one special prime.

@@ -121,6 +121,7 @@ fn object(package: &ModelPackage, plan: &Plan, cost: &Cost, load: &Load) -> Resu
                 "product_scale_bits": stage.product_scale.log2(),
                 "after": format!("{:?}", stage.after),
                 "components": stage.components,
+                "squared": stage.squared,
                 "output_level": stage.output_limbs - 1,
                 "range": stage.range,
                 "spare_bits": stage.spare_bits,
