@@ -124,7 +124,7 @@ impl Prepared {
             batch: index,
             input_digest: &found,
         };
-        let mut checkpoints = FileCheckpoints::open(work.checkpoint, &owner, &self.engine);
+        let mut checkpoints = FileCheckpoints::open(work.checkpoint, &owner, &self.engine, self.cost());
         let results = self.engine.run_kept(&input, &observe, stop, &mut checkpoints);
         let results = results.map_err(|source| WorkerError::Engine { batch: index, source: Box::new(source) })?;
         clock.begin("write results");

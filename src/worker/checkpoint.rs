@@ -1,6 +1,6 @@
 //! A batch's state between two stages, on disk: a run that was killed or told to leave goes on where it was, and comes to the same bytes.
 //!
-//! Written only where at least so much time would be lost otherwise, whole or not at all, and removed when the batch is done. What
+//! Written only where at least so much time would be lost otherwise and the batch is not nearly done, whole or not at all, and removed when it is. What
 //! is found is of this batch, this plan and this very program, complete and undamaged, or it is not used: then the batch begins anew. That
 //! no state can be kept or used is never the batch's trouble.
 
@@ -13,9 +13,13 @@ use std::time::{Duration, Instant};
 use super::CODE_COMMIT;
 use crate::engine::{Checkpoints, Engine, LAYOUT, Piece, State};
 use crate::format::{Container, ContainerWriter, DType, FormatError, Kind, OpenLimits, SectionSpec};
+use crate::plan::cost::Cost;
 
 /// Work that may be lost, if nothing else is said.
 pub const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
+
+/// Not kept where what is left of the batch is foretold to take less than this share of [`CheckpointPlace::after`]: writing takes seconds too.
+const NEARLY_DONE: f64 = 0.05;
 
 /// Where one batch's state is kept.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +47,8 @@ pub(super) struct FileCheckpoints<'a> {
     found: Option<(usize, Container)>,
     /// Since when work would be lost.
     since: Instant,
+    /// Foretold seconds of all stages from each on.
+    rest_secs: Vec<f64>,
 }
 
 fn section(stage: usize, pass: usize) -> String {
@@ -55,7 +61,7 @@ fn spec(piece: &Piece<usize>) -> SectionSpec {
 
 impl<'a> FileCheckpoints<'a> {
     /// Looks for a state of this batch. What is there and cannot be used is removed.
-    pub fn open(place: CheckpointPlace<'a>, owner: &StateOwner<'_>, engine: &Engine) -> Self {
+    pub fn open(place: CheckpointPlace<'a>, owner: &StateOwner<'_>, engine: &Engine, cost: &Cost) -> Self {
         // How states lie in memory may change with the program.
         let code = format!("{} {}", env!("CARGO_PKG_VERSION"), CODE_COMMIT.unwrap_or("unknown"));
         let entries = [
@@ -76,7 +82,9 @@ impl<'a> FileCheckpoints<'a> {
                 None
             }
         };
-        Self { place, metadata, found, since: Instant::now() }
+        let secs_from = |stage: usize| cost.stages[stage..].iter().map(|s| s.tiles_secs + s.polynomials_secs).sum();
+        let rest_secs = (0..cost.stages.len()).map(secs_from).collect();
+        Self { place, metadata, found, since: Instant::now(), rest_secs }
     }
 
     /// The batch is done.
@@ -121,6 +129,11 @@ fn read(
     Ok(Some((next, container)))
 }
 
+/// Whether to keep a state when so much work would be lost and so much is left.
+fn is_worth_keeping(after: Duration, lost: Duration, rest_secs: f64) -> bool {
+    lost >= after && rest_secs >= NEARLY_DONE * after.as_secs_f64()
+}
+
 /// What cannot be removed is found unfit, or of use, the next time.
 fn remove(path: &Path) {
     let _left = fs::remove_file(path);
@@ -147,7 +160,7 @@ impl Checkpoints for FileCheckpoints<'_> {
     fn offer(&mut self, state: &State<'_>) {
         // What was gone on from is not needed any more.
         self.found = None;
-        if self.since.elapsed() < self.place.after {
+        if !is_worth_keeping(self.place.after, self.since.elapsed(), self.rest_secs[state.next]) {
             return;
         }
         match self.write(state) {
@@ -157,5 +170,19 @@ impl Checkpoints for FileCheckpoints<'_> {
             Err(error) => tracing::warn!(%error, "state not kept"),
         }
         self.since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_kept_of_much_work_with_some_left() {
+        let kept = |lost, rest_secs| is_worth_keeping(Duration::from_secs(60), Duration::from_secs(lost), rest_secs);
+        assert!(kept(60, 3.0) && kept(600, 20.0));
+        assert!(!kept(59, 20.0), "too little to lose");
+        assert!(!kept(600, 2.9), "nearly done");
+        assert!(is_worth_keeping(Duration::ZERO, Duration::ZERO, 0.0), "all, if so asked");
     }
 }
