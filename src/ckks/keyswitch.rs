@@ -89,7 +89,7 @@ impl ModDown {
 /// Ciphertexts that are switched together, wherever and however their residues lie.
 ///
 /// A limb of c0 and c1 is loaded before it is stored and not again: results may take the place of what they come from. Component 1 of a limb is
-/// loaded next after component 0.
+/// loaded next after component 0; component 2 not after they are stored.
 pub trait Ciphertexts {
     /// How many.
     fn count(&self) -> usize;

@@ -132,7 +132,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Prepares transforms, the key's masks and a thread pool. `key` may be absent where the plan switches none.
+    /// Prepares transforms, the key's masks and a thread pool. `key` may be absent where no stage is key-switched.
     ///
     /// # Errors
     /// [`EngineError`] if circuit, plan and key are not of each other.
@@ -378,7 +378,6 @@ impl Engine {
                     rows: kept.rows_of(group),
                     kept: (kept, kept_bytes),
                     used: (used, used_bytes),
-                    components: pass.components,
                 };
                 spare.with(Default::default, |(scratch, held): &mut (Scratch, SquaredLimb)| {
                     switch.apply_all(&self.context, key, &mut switched, scratch);

@@ -287,8 +287,6 @@ pub(super) struct SwitchedRows<'a> {
     pub kept: (&'a Packing, &'a mut [u8]),
     /// The rest.
     pub used: (&'a Packing, &'a [u8]),
-    /// 2 where the stage has no squares: c2 is zero.
-    pub components: usize,
 }
 
 impl SwitchedRows<'_> {
@@ -305,10 +303,6 @@ impl SwitchedRows<'_> {
         neighbours: usize,
         out: &mut [u64],
     ) {
-        if component >= self.components {
-            out.fill(0);
-            return;
-        }
         let (packing, bytes) = self.place_of(component, limb);
         packing.unpack_limb(self.kernel, bytes, [ciphertext, component, limb], neighbours, out);
     }

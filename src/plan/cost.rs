@@ -222,7 +222,9 @@ fn stage_cost(circuit: &Circuit, plan: &Plan, k: usize, list: &[Pass], rates: &R
                 cost.key_switches += outputs;
                 transforms += relinearise_transforms(limbs, special, digit_limbs);
                 pointwise += relinearise_pointwise(limbs, special, digit_limbs);
-                cost.polynomials.add(Unit::Square, outputs * 3 * limbs as u64 * n);
+                // c1 is read and squared again for its digits.
+                cost.polynomials.add(Unit::Square, outputs * 5 * limbs as u64 * n);
+                cost.polynomials.add(Unit::Gather, outputs * 4 * limbs as u64 * n);
             }
             cost.transforms = outputs * transforms as u64;
             cost.polynomials.add(Unit::Pointwise, outputs * pointwise as u64 * n);

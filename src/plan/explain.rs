@@ -17,9 +17,12 @@ pub fn explain(plan: &Plan, cost: &Cost) -> String {
             After::KeySwitch => {
                 let rescaled = if stage.components == 3 { "relinearise + rescale" } else { "rescale" };
                 let squared = if stage.squared { ", square + relinearise" } else { "" };
+                let what = match c.key_switches {
+                    0 => rescaled.to_owned(),
+                    count => format!("{count} key switches ({rescaled}{squared})"),
+                };
                 format!(
-                    "{} key switches ({rescaled}{squared}), {} transforms -> {} limbs, scale 2^{:.2}",
-                    c.key_switches,
+                    "{what}, {} transforms -> {} limbs, scale 2^{:.2}",
                     c.transforms,
                     stage.output_limbs,
                     if stage.squared { 2.0 } else { 1.0 } * stage.output_scale.log2()

@@ -1,15 +1,17 @@
 //! How a plan switches keys: special primes, limbs a digit, and which stages' squares are relinearised before they are read (*eager*) rather than
 //! after (*lazy*).
 //!
-//! Lazy is the rule: a layer usually has fewer outputs than squares, and only its outputs are switched. One with about as many outputs gains by
-//! the other way: it computes with two components in place of three, for a few transforms more (ENGINE section 1). What is chosen decides
+//! Lazy is the rule: a layer usually has fewer outputs than squares, and only its outputs are switched. One with as many outputs or more gains by
+//! the other way: it computes with two components in place of three, for a few transforms more or none (ENGINE section 1). What is chosen decides
 //! the bytes of results, so it follows from the circuit alone, by the same count of work on every machine.
 
 use super::cost::{self, width_bytes};
+use super::passes::Live;
 use super::scales::{NARROWEST, WIDEST, coarse};
 use super::{After, PlanError, StagePlan};
 use crate::ckks::noise;
-use crate::net::circuit::{Circuit, FeatureKind, Source};
+use crate::net::circuit::{Block, Circuit, FeatureKind, Source, Stage};
+use crate::net::sample::Random;
 use crate::ring::primes;
 
 /// Widest special prime.
@@ -21,53 +23,86 @@ const MOST_SPECIAL: usize = 4;
 const BYTES_A_HALF: usize = 600;
 /// The error of a lazy key switch is at most this share of its rescale's.
 const SHARE_OF_LAZY: f64 = 0.5;
-/// The same of an eager one, as it leaves the layer that reads it: errors of one square reach many outputs, which may add up.
-const SHARE_OF_EAGER: f64 = 0.125;
+/// The same of an eager one, as it leaves the layer that reads it.
+const SHARE_OF_EAGER: f64 = 0.5;
+/// Steps towards a layer's largest gain, and what is added to what they find: they come to it from below.
+const GAIN_STEPS: usize = 6;
+const GAIN_MARGIN: f64 = 1.25;
+/// A layer with so many times as many squares as outputs is lazy, whatever it multiplies.
+const MOST_SQUARES: usize = 2;
 
 /// A stage whose squares may be relinearised before it reads them: they are all outputs of the stage before, and nothing else reads those.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Candidate {
     squares: usize,
-    /// The largest 2-norm of a row of its weights: what it makes of independent errors.
-    growth: f64,
+    outputs: usize,
+    /// The 2-norm of its weights: what it makes of errors at most, however they add up behind it.
+    gain: f64,
 }
 
-/// The candidate of every stage that is one.
+/// The candidate of every stage that is one. What only zeros connect does not count.
 pub(super) fn candidates(circuit: &Circuit) -> Vec<Option<Candidate>> {
-    (0..circuit.stages.len()).map(|stage| candidate(circuit, stage)).collect()
-}
-
-fn candidate(circuit: &Circuit, stage: usize) -> Option<Candidate> {
-    // The first stage is not stored, what the last one makes is not rescaled.
-    if stage < 2 || stage + 1 == circuit.stages.len() {
-        return None;
+    let mut found = vec![None; circuit.stages.len()];
+    let eligible: Vec<usize> = (0..found.len()).filter(|&stage| is_eligible(circuit, stage)).collect();
+    if eligible.is_empty() {
+        return found;
     }
-    let before = Source::Stage(stage - 1);
-    let squares = |source, kind| kind == FeatureKind::Square && source == before;
-    let features = &circuit.stages[stage].features;
-    let only_squares =
-        features.iter().all(|f| squares(f.source, f.kind) == (f.kind == FeatureKind::Square || f.source == before));
-    let read_elsewhere = |(other, reader): (usize, &crate::net::circuit::Stage)| {
-        other != stage && reader.features.iter().any(|f| f.source == before)
-    };
-    if !only_squares || circuit.stages.iter().enumerate().any(read_elsewhere) {
-        return None;
-    }
-    let mut entries: Vec<u32> = features.iter().filter(|f| f.source == before).map(|f| f.entry).collect();
-    entries.sort_unstable();
-    entries.dedup();
-    if entries.is_empty() {
-        return None;
-    }
-    let map = &circuit.stages[stage].map;
-    let mut norms = vec![0u64; map.outputs];
-    for block in &map.blocks {
-        for (&row, weights) in block.rows.iter().zip(block.weights.chunks_exact(block.columns.len().max(1))) {
-            norms[row as usize] += weights.iter().map(|&w| u64::from(w.unsigned_abs()).pow(2)).sum::<u64>();
+    let live = Live::new(circuit);
+    for stage in eligible {
+        let (squares, outputs) = (live.rows(stage - 1).count(), live.rows(stage).count());
+        if squares <= MOST_SQUARES * outputs {
+            found[stage] = Some(Candidate { squares, outputs, gain: gain(&circuit.stages[stage]) });
         }
     }
-    let largest = norms.into_iter().max().unwrap_or(0);
-    Some(Candidate { squares: entries.len(), growth: (largest as f64).sqrt() })
+    found
+}
+
+fn is_eligible(circuit: &Circuit, stage: usize) -> bool {
+    // The first stage is not stored, what the last one makes is not rescaled.
+    if stage < 2 || stage + 1 == circuit.stages.len() {
+        return false;
+    }
+    let before = Source::Stage(stage - 1);
+    let reads = |of: &Stage| of.features.iter().any(|f| f.source == before);
+    let mut others = circuit.stages.iter().enumerate().filter(|&(other, _)| other != stage);
+    let of = &circuit.stages[stage];
+    reads(of)
+        && of.features.iter().all(|f| (f.kind == FeatureKind::Square) == (f.source == before))
+        && !others.any(|(_, other)| reads(other))
+}
+
+/// The 2-norm of a stage's integer weights, by steps of the power method: the same additions in the same order on every machine.
+fn gain(stage: &Stage) -> f64 {
+    let (rows, columns) = (stage.map.outputs, stage.features.len());
+    let mut random = Random::new(columns as u64);
+    let mut x: Vec<f64> = (0..columns).map(|_| random.unit_variance()).collect();
+    let mut gain = 0.0;
+    for _ in 0..GAIN_STEPS {
+        let mut y = vec![0.0; rows];
+        let mut back = vec![0.0; columns];
+        let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+        for (block, row, weights) in rows_of(stage) {
+            y[row] += block.columns.iter().zip(weights).map(|(&c, &w)| f64::from(w) * x[c as usize]).sum::<f64>();
+        }
+        for (block, row, weights) in rows_of(stage) {
+            block.columns.iter().zip(weights).for_each(|(&c, &w)| back[c as usize] += f64::from(w) * y[row]);
+        }
+        gain = y.iter().map(|y| y * y).sum::<f64>().sqrt() / norm;
+        x = back;
+    }
+    let mut squares = vec![0.0; rows];
+    for (_, row, weights) in rows_of(stage) {
+        squares[row] += weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>();
+    }
+    (GAIN_MARGIN * gain).max(squares.into_iter().fold(0.0, f64::max).sqrt())
+}
+
+/// Every row of every block, with its number among the outputs.
+fn rows_of(stage: &Stage) -> impl Iterator<Item = (&Block, usize, &[i16])> {
+    stage.map.blocks.iter().flat_map(|block| {
+        let rows = block.rows.iter().zip(block.weights.chunks_exact(block.columns.len().max(1)));
+        rows.map(move |(&row, weights)| (block, row as usize, weights))
+    })
 }
 
 /// A way to switch keys.
@@ -76,7 +111,7 @@ pub(super) struct Shape {
     pub digit_limbs: usize,
     /// Stages that are eager.
     pub eager: Vec<usize>,
-    /// In halves of a transform.
+    /// In halves of a transform, third components that an eager stage would not have included.
     pub work: usize,
 }
 
@@ -85,7 +120,7 @@ struct Rescaled<'a> {
     stage: usize,
     limbs: usize,
     outputs: usize,
-    /// Work of the third component of its tiles, in halves of a transform.
+    /// Work of the third component of a candidate's tiles, in halves of a transform.
     third: usize,
     candidate: Option<&'a Candidate>,
     /// What special primes' product keeps the error small, relinearised after it and before it.
@@ -163,15 +198,16 @@ pub(super) fn shapes(
                 let candidate = candidates[stage].as_ref();
                 let bytes: usize = moduli[..limbs].iter().map(|&q| width_bytes(q)).sum();
                 let products: usize = of.map.blocks.iter().map(|block| block.weights.len()).sum();
+                let third = |c: &Candidate| products * bytes / BYTES_A_HALF + (c.squares + 2 * c.outputs) * limbs;
                 Rescaled {
                     stage,
                     limbs,
-                    outputs: of.map.outputs,
-                    third: products * bytes / BYTES_A_HALF + (of.features.len() + 2 * of.map.outputs) * limbs,
+                    outputs: candidate.map_or(of.map.outputs, |candidate| candidate.outputs),
+                    third: candidate.map_or(0, third),
                     candidate,
                     lazy_target: coarse(alone / (SHARE_OF_LAZY * rescale)),
                     eager_target: candidate.map_or(f64::INFINITY, |candidate| {
-                        coarse(alone * candidate.growth * lifted(plan) / (SHARE_OF_EAGER * rescale))
+                        coarse(alone * candidate.gain * lifted(plan) / (SHARE_OF_EAGER * rescale))
                     }),
                 }
             })
@@ -190,9 +226,11 @@ pub(super) fn shapes(
             let gains = |of: &&Rescaled<'_>| {
                 fits(of.eager_target) && of.work(true, count(of.eager_target)) < of.work(false, count(of.lazy_target))
             };
-            let eager: Vec<usize> = switched.iter().filter(gains).map(|of| of.stage).collect();
-            // All lazy too: it may do with fewer special primes, or smaller ones.
-            for eager in [Vec::new(), eager] {
+            let mut gainers: Vec<&Rescaled<'_>> = switched.iter().filter(gains).collect();
+            gainers.sort_by(|a, b| a.eager_target.total_cmp(&b.eager_target));
+            let gainers: Vec<usize> = gainers.into_iter().map(|of| of.stage).collect();
+            // Not all of them too: the others may do with fewer special primes, or smaller ones.
+            for eager in (0..=gainers.len()).map(|count| &gainers[..count]) {
                 let is_eager = |of: &Rescaled<'_>| eager.contains(&of.stage);
                 let targets = switched.iter().map(|of| if is_eager(of) { of.eager_target } else { of.lazy_target });
                 let target = targets.fold(NARROWEST, f64::max);
@@ -209,7 +247,7 @@ pub(super) fn shapes(
                     primes.push(prime);
                 }
                 let work = switched.iter().map(|of| of.work(is_eager(of), count)).sum();
-                shapes.push(Shape { special: primes, digit_limbs, work, eager });
+                shapes.push(Shape { special: primes, digit_limbs, work, eager: eager.to_vec() });
             }
         }
     }
@@ -240,9 +278,40 @@ pub(super) fn error(
     match eager {
         Some(candidate) => {
             let before = rescale.hypot(noise::key_switch(degree, &digits, special));
-            rescale.hypot(before * candidate.growth * lifted(plan) / last)
+            rescale.hypot(before * candidate.gain * lifted(plan) / last)
         }
         None if plan.components == 2 => rescale,
         None => rescale.hypot(noise::key_switch(degree, &digits, special * last)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::dense_circuit;
+
+    /// Known norms: of rank one, of a diagonal, and of arbitrary weights at least that of what some vectors become.
+    #[test]
+    fn gains_are_the_norms_of_weights_or_a_little_more() {
+        let mut stage = dense_circuit(&[20, 64, 64, 50, 4]).stages.remove(2);
+        let weights = |stage: &mut Stage, of: &dyn Fn(usize, usize) -> i16| {
+            let all = (0..50 * 64).map(|i| of(i / 64, i % 64));
+            stage.map.blocks[0].weights = all.collect();
+            gain(stage)
+        };
+        let ratio = weights(&mut stage, &|_, _| 3) / (9.0f64 * 50.0 * 64.0).sqrt();
+        assert!((1.0..=GAIN_MARGIN * 1.001).contains(&ratio), "{ratio}");
+        let ratio = weights(&mut stage, &|r, c| if r == c { [7, -2][r % 2] } else { 0 }) / 7.0;
+        assert!((1.0..=GAIN_MARGIN * 1.001).contains(&ratio), "{ratio}");
+        let found = weights(&mut stage, &|r, c| ((r * 64 + c) * 37 % 255) as i16 - 127);
+        for seed in 0..20 {
+            let mut random = Random::new(seed);
+            let x: Vec<f64> = (0..64).map(|_| random.signed()).collect();
+            let y = rows_of(&stage).map(|(_, _, w)| w.iter().zip(&x).map(|(&w, x)| f64::from(w) * x).sum::<f64>());
+            let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+            let ratio = norm(&mut y.into_iter()) / norm(&mut x.iter().copied());
+            assert!(ratio <= found, "{ratio} of {found}");
+        }
+        assert_eq!(weights(&mut stage, &|_, _| 0), 0.0);
     }
 }
