@@ -25,10 +25,11 @@ const BYTES_A_HALF: usize = 600;
 const SHARE_OF_LAZY: f64 = 0.5;
 /// The same of an eager one, as it leaves the layer that reads it.
 const SHARE_OF_EAGER: f64 = 0.5;
-/// Steps towards a layer's largest gain, and what is added to what they find: they come to it from below.
+/// Steps towards a layer's largest gain.
 const GAIN_STEPS: usize = 6;
+/// What they find is multiplied by this: they come to it from below.
 const GAIN_MARGIN: f64 = 1.25;
-/// A layer with so many times as many squares as outputs is lazy, whatever it multiplies.
+/// A layer with more than so many times as many squares as outputs is lazy, whatever it multiplies.
 const MOST_SQUARES: usize = 2;
 
 /// A stage whose squares may be relinearised before it reads them: they are all outputs of the stage before, and nothing else reads those.
@@ -36,7 +37,7 @@ const MOST_SQUARES: usize = 2;
 pub(super) struct Candidate {
     squares: usize,
     outputs: usize,
-    /// The 2-norm of its weights: what it makes of errors at most, however they add up behind it.
+    /// About the 2-norm of its weights, rather more: what it makes of errors, however they add up behind it.
     gain: f64,
 }
 
@@ -71,7 +72,7 @@ fn is_eligible(circuit: &Circuit, stage: usize) -> bool {
         && !others.any(|(_, other)| reads(other))
 }
 
-/// The 2-norm of a stage's integer weights, by steps of the power method: the same additions in the same order on every machine.
+/// About the 2-norm of a stage's integer weights, by steps of the power method, and at least that of any row: the same additions in the same order on every machine.
 fn gain(stage: &Stage) -> f64 {
     let (rows, columns) = (stage.map.outputs, stage.features.len());
     let mut random = Random::new(columns as u64);
