@@ -36,18 +36,22 @@ fn block_products(criterion: &mut Criterion, context: &Context, prefix: &str) {
         let row_words = components * COLUMNS;
         let weights: Vec<i16> = (0..rows * columns).map(|i| ((i * 37) % 255) as i16 - 127).collect();
         let block = PackedBlock::new(kernel, rows, columns, &weights);
-        let mut x = vec![0; columns * row_words];
-        Stream::new(&[0; 32]).uniform_into(m, 0, 0, 0, &mut x);
-        kernel.nonzero_assign(m, &mut x);
+        let mut x = vec![0; columns * row_words + 8];
+        let skew = x.as_ptr().align_offset(64);
+        let x = &mut x[skew..][..columns * row_words];
+        Stream::new(&[0; 32]).uniform_into(m, 0, 0, 0, x);
+        kernel.nonzero_assign(m, x);
         let (columns_in, rows_out): (Vec<u32>, Vec<u32>) = ((0..columns as u32).collect(), (0..rows as u32).collect());
         let constants = vec![1; rows];
         let start = Start::Constants { values: &constants, columns: COLUMNS };
-        let operands = BlockOperands { x: &x, columns: &columns_in, rows: &rows_out, row_words, start };
-        let (mut scratch, mut out) = (BlockScratch::default(), vec![0; rows * row_words]);
+        let operands = BlockOperands { x, columns: &columns_in, rows: &rows_out, row_words, start };
+        let (mut scratch, mut out) = (BlockScratch::default(), vec![0; rows * row_words + 8]);
+        let skew = out.as_ptr().align_offset(64);
+        let out = &mut out[skew..][..rows * row_words];
         let mut group = criterion.benchmark_group(format!("{prefix}/block {rows}x{columns}"));
         group.throughput(Throughput::Elements((rows * columns * row_words) as u64));
         let name = format!("bits={}/components={components}", m.bits());
-        group.bench_function(&name, |b| b.iter(|| block.mul_add_into(m, &operands, &mut scratch, &mut out)));
+        group.bench_function(&name, |b| b.iter(|| block.mul_add_into(m, &operands, &mut scratch, out)));
         group.finish();
     }
 }

@@ -7,6 +7,8 @@ use super::{BlockOperands, Modulus, ShoupFactor, ShoupTable, portable, prefetch}
 use core::arch::x86_64::*;
 
 pub(super) const LANES: usize = 8;
+/// Bits of the largest primes of which the quotient of a doubled product is estimated to one.
+const TIGHT_BITS: u32 = 48;
 /// Bytes by which reading is announced before it happens.
 const BYTES_AHEAD: usize = 2048;
 
@@ -61,9 +63,15 @@ entry!(count_blocks_into => count_blocks(high: u64, first: u64, blocks: &mut [[u
 pub(super) struct Wide {
     q: __m512i,
     q2: __m512i,
+    /// `2^52 - q`
+    minus_q: __m512i,
+    /// Whether the estimate of a product's quotient can be two below it.
+    loose: bool,
     barrett: __m512i,
     mask: __m512i,
+    /// By which a word is divided for the estimate.
     right: __m128i,
+    /// By which a residue fills 52 bits.
     left: __m128i,
 }
 
@@ -71,59 +79,103 @@ impl Wide {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     pub(super) fn new(m: &Modulus) -> Self {
-        let shift = i64::from(m.bits()) - 2;
+        let bits = i64::from(m.bits());
         Self {
             q: _mm512_set1_epi64(m.value() as i64),
             q2: _mm512_set1_epi64(2 * m.value() as i64),
+            minus_q: _mm512_set1_epi64((1 << 52) - m.value() as i64),
+            loose: m.bits() > TIGHT_BITS,
             barrett: _mm512_set1_epi64(m.barrett() as i64),
             mask: _mm512_set1_epi64((1 << 52) - 1),
-            right: _mm_cvtsi64_si128(shift),
-            left: _mm_cvtsi64_si128(52 - shift),
+            right: _mm_cvtsi64_si128(bits - 2),
+            left: _mm_cvtsi64_si128(52 - bits),
         }
     }
 
-    /// From `[0, 3q)` to `[0, q)`.
+    /// From `[0, 2q)` to `[0, q)`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn fold_3q(&self, x: __m512i) -> __m512i {
-        let x = _mm512_min_epu64(x, _mm512_sub_epi64(x, self.q2));
+    fn fold(&self, x: __m512i) -> __m512i {
         _mm512_min_epu64(x, _mm512_sub_epi64(x, self.q))
+    }
+
+    /// From `[0, 4q)` to `[0, q)`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn fold_4q(&self, x: __m512i) -> __m512i {
+        self.fold(_mm512_min_epu64(x, _mm512_sub_epi64(x, self.q2)))
     }
 
     /// `x - quotient * q` where the difference is known to lie in `[0, 2^52)`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     fn remainder(&self, x: __m512i, quotient: __m512i) -> __m512i {
-        let multiple = _mm512_madd52lo_epu64(_mm512_setzero_si512(), quotient, self.q);
-        _mm512_and_si512(_mm512_sub_epi64(x, multiple), self.mask)
+        _mm512_and_si512(_mm512_madd52lo_epu64(x, quotient, self.minus_q), self.mask)
+    }
+
+    /// Product of residues, given also as `a 2^(52 - bits)` and `4 b`, whose product's high half is `h = floor(a b / 2^(bits - 2))`.
+    ///
+    /// The estimate of the quotient lacks less than `1 + 2^(bits - 2) / q + h / 2^52`: of primes of up to [`TIGHT_BITS`] less than 2, even where `a b`
+    /// is twice a product of residues, and of larger ones less than 3 where it is not.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn product(&self, (a, filled): (__m512i, __m512i), (b, fourfold): (__m512i, __m512i)) -> __m512i {
+        let zero = _mm512_setzero_si512();
+        let low = _mm512_madd52lo_epu64(zero, a, b);
+        let high = _mm512_madd52hi_epu64(zero, filled, fourfold);
+        let product = self.remainder(low, _mm512_madd52hi_epu64(zero, high, self.barrett));
+        if self.loose { self.fold_4q(product) } else { self.fold(product) }
+    }
+
+    /// `x 2^(52 - bits)`
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn filled(&self, x: __m512i) -> __m512i {
+        _mm512_sll_epi64(x, self.left)
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     fn mul(&self, a: __m512i, b: __m512i) -> __m512i {
-        let zero = _mm512_setzero_si512();
-        let low = _mm512_madd52lo_epu64(zero, a, b);
-        let high = _mm512_madd52hi_epu64(zero, a, b);
-        let top = _mm512_or_si512(_mm512_sll_epi64(high, self.left), _mm512_srl_epi64(low, self.right));
-        let quotient = _mm512_madd52hi_epu64(zero, top, self.barrett);
-        self.fold_3q(self.remainder(low, quotient))
+        self.product((a, self.filled(a)), (b, _mm512_slli_epi64::<2>(b)))
+    }
+
+    /// `(a^2, 2 a b, b^2)` of residues.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn squares(&self, a: __m512i, b: __m512i) -> [__m512i; 3] {
+        let (filled_a, filled_b) = (self.filled(a), self.filled(b));
+        let cross = if self.loose {
+            let once = self.mul(a, b);
+            self.add(once, once)
+        } else {
+            self.product((a, filled_a), (_mm512_add_epi64(b, b), _mm512_slli_epi64::<3>(b)))
+        };
+        let (fourfold_a, fourfold_b) = (_mm512_slli_epi64::<2>(a), _mm512_slli_epi64::<2>(b));
+        [self.product((a, filled_a), (a, fourfold_a)), cross, self.product((b, filled_b), (b, fourfold_b))]
     }
 
     /// Any word modulo q.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     pub(super) fn reduce(&self, x: __m512i) -> __m512i {
+        self.fold(self.reduce_to_2q(x))
+    }
+
+    /// The same, below 2q: of a word, `h` (see [`Self::mul`]) is below 2^(66 - bits), and the quotient lacks less than 2 for every prime.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn reduce_to_2q(&self, x: __m512i) -> __m512i {
         let top = _mm512_srl_epi64(x, self.right);
         let quotient = _mm512_madd52hi_epu64(_mm512_setzero_si512(), top, self.barrett);
-        self.fold_3q(self.remainder(x, quotient))
+        self.remainder(x, quotient)
     }
 
     /// Shoup product of words below 2^52.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     pub(super) fn mul_shoup(&self, x: __m512i, value: __m512i, quotient: __m512i) -> __m512i {
-        let r = self.product_above(x, (value, quotient));
-        _mm512_min_epu64(r, _mm512_sub_epi64(r, self.q))
+        self.fold(self.product_above(x, (value, quotient)))
     }
 
     /// The same, below 2q.
@@ -138,25 +190,7 @@ impl Wide {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     pub(super) fn add(&self, a: __m512i, b: __m512i) -> __m512i {
-        let sum = _mm512_add_epi64(a, b);
-        _mm512_min_epu64(sum, _mm512_sub_epi64(sum, self.q))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn square(&self, m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
-        let [o0, o1, o2] = out;
-        let even = c0.len() / LANES * LANES;
-        for i in (0..even).step_by(LANES) {
-            let (a, b) = (load(c0, i), load(c1, i));
-            let cross = self.mul(a, b);
-            store(o0, i, self.nonzero(self.mul(a, a)));
-            store(o1, i, self.nonzero(self.add(cross, cross)));
-            store(o2, i, self.nonzero(self.mul(b, b)));
-        }
-        if even < c0.len() {
-            portable::square_into(m, &c0[even..], &c1[even..], [&mut o0[even..], &mut o1[even..], &mut o2[even..]]);
-        }
+        self.fold(_mm512_add_epi64(a, b))
     }
 
     /// From `[0, q)` to `[1, q]`.
@@ -267,8 +301,9 @@ fn reduce_blocks(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
         let (a, b) =
             unsafe { (_mm512_loadu_si512(bytes.as_ptr().cast()), _mm512_loadu_si512(bytes[64..].as_ptr().cast())) };
         let low = _mm512_permutex2var_epi64(a, low_words, b);
-        let high = wide.reduce(_mm512_permutex2var_epi64(a, high_words, b));
-        store(out, 0, wide.add(wide.mul_shoup(high, value, quotient), wide.reduce(low)));
+        let high = wide.reduce_to_2q(_mm512_permutex2var_epi64(a, high_words, b));
+        let sum = _mm512_add_epi64(wide.product_above(high, (value, quotient)), wide.reduce_to_2q(low));
+        store(out, 0, wide.fold_4q(sum));
     }
     portable::reduce_blocks_into(m, runs.remainder(), outs.into_remainder());
 }
@@ -505,18 +540,32 @@ fn untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]) {
-    Wide::new(m).square(m, c0, c1, out);
+fn square(m: &Modulus, c0: &[u64], c1: &[u64], [o0, o1, o2]: [&mut [u64]; 3]) {
+    let wide = Wide::new(m);
+    let even = c0.len() / LANES * LANES;
+    for i in (0..even).step_by(LANES) {
+        let [s0, s1, s2] = wide.squares(load(c0, i), load(c1, i));
+        store(o0, i, wide.nonzero(s0));
+        store(o1, i, wide.nonzero(s1));
+        store(o2, i, wide.nonzero(s2));
+    }
+    portable::square_into(m, &c0[even..], &c1[even..], [&mut o0[even..], &mut o1[even..], &mut o2[even..]]);
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 fn square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
+    if !columns.is_multiple_of(LANES) {
+        return portable::square_rows_into(m, columns, x, out);
+    }
     let wide = Wide::new(m);
     for (x, out) in x.chunks_exact(2 * columns).zip(out.chunks_exact_mut(3 * columns)) {
-        let (c0, c1) = x.split_at(columns);
-        let (o0, rest) = out.split_at_mut(columns);
-        let (o1, o2) = rest.split_at_mut(columns);
-        wide.square(m, c0, c1, [o0, o1, o2]);
+        for i in (0..columns).step_by(LANES) {
+            let squares = wide.squares(load(x, i), load(x, columns + i));
+            // Not through `for_each`: see `Lanes`.
+            for c in 0..3 {
+                store(out, c * columns + i, wide.nonzero(squares[c]));
+            }
+        }
     }
 }
 

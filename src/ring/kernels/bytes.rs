@@ -68,7 +68,12 @@ struct Layout {
 impl Layout {
     fn new(micro: Micro, rows: usize, columns: usize) -> Self {
         let (most_rows, _, step_columns) = micro.shape();
-        let groups = rows.div_ceil(most_rows);
+        // Rows that fill up the last group are computed for nothing, and half as many in a group need hardly more time each.
+        let group_rows = match micro {
+            Micro::Vnni(_) => (most_rows / 2..=most_rows).rev().min_by_key(|&of| rows.next_multiple_of(of)),
+            Micro::Amx(_) => None,
+        };
+        let groups = rows.div_ceil(group_rows.unwrap_or(most_rows));
         Self { groups, group_rows: rows.div_ceil(groups.max(1)), steps: columns.div_ceil(step_columns), step_columns }
     }
 

@@ -43,6 +43,8 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
+    /// Not inlined: all of them in one function spill each other's registers.
+    #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     fn run<const R: usize>(&self, low_half_suffices: bool, out: &mut [u64]) {
         if low_half_suffices { self.whole::<R>(out) } else { self.halves::<R>(out) }
@@ -70,46 +72,69 @@ impl Group<'_> {
     /// R rows times C vectors of eight residues: R * C accumulators in registers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    #[expect(clippy::needless_range_loop, reason = "constant indices keep the sums in registers")]
     fn whole_strip<const R: usize, const C: usize>(&self, v: usize, out: &mut [u64]) {
-        let &BlockOperands { x, columns, row_words, .. } = self.operands;
-        let wide = Wide::new(self.m);
+        let columns = self.operands.columns;
         let step = self.block.columns_per_reduction(self.m.bits());
+        if columns.len() <= step {
+            // Nothing but constants may depend on this branch: the sums never leave their registers.
+            let negatives = |r: usize| self.negatives[r];
+            return self.whole_chunk::<R, C>(v, columns, self.words, self.operands, negatives, out);
+        }
         let mut operands = *self.operands;
-        for (chunk_columns, chunk_words) in columns.chunks(step).zip(self.words.chunks(step * R)) {
-            let mut sums = [[_mm512_setzero_si512(); C]; R];
-            for (&column, weights) in chunk_columns.iter().zip(chunk_words.chunks_exact(R)) {
-                let row = &x[column as usize * row_words + v..][..C * LANES];
-                // A loop here and below: closures given to library functions are compiled without the features.
-                let mut inputs = [_mm512_setzero_si512(); C];
-                for c in 0..C {
-                    inputs[c] = load(row, c * LANES);
-                }
-                for r in 0..R {
-                    let weight = _mm512_set1_epi64(weights[r] as i64);
-                    for c in 0..C {
-                        sums[r][c] = _mm512_madd52lo_epu64(sums[r][c], inputs[c], weight);
-                    }
-                }
-            }
-            for r in 0..R {
-                let row = self.rows[r];
-                // A negative weight -w was multiplied as 2^52 - w, and the low half kept 2^52 - w x (x is never zero).
-                let negatives = if chunk_columns.len() == columns.len() {
-                    self.negatives[r]
-                } else {
-                    chunk_words[..chunk_columns.len() * R].chunks_exact(R).map(|weights| weights[r] >> 51).sum()
-                };
-                let correction = _mm512_set1_epi64(self.m.positive_offset().wrapping_sub(negatives << 52) as i64);
-                for c in 0..C {
-                    // The sum is below 2^62 in magnitude: a residue more still fits a word.
-                    let start = load_start(&operands, row, v + c * LANES, out);
-                    let total = wide.reduce(_mm512_add_epi64(_mm512_add_epi64(sums[r][c], correction), start));
-                    store(out, row as usize * row_words + v + c * LANES, total);
-                }
-            }
+        for (columns, words) in columns.chunks(step).zip(self.words.chunks(step * R)) {
+            let negatives = |r: usize| words[..columns.len() * R].chunks_exact(R).map(|weights| weights[r] >> 51).sum();
+            self.whole_chunk::<R, C>(v, columns, words, &operands, negatives, out);
             operands = operands.held();
         }
+    }
+
+    /// As many columns of a strip as are summed before a reduction; `negatives` of them have a negative weight in a row.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    #[expect(clippy::needless_range_loop, reason = "constant indices keep the sums in registers")]
+    fn whole_chunk<const R: usize, const C: usize>(
+        &self,
+        v: usize,
+        columns: &[u32],
+        words: &[u64],
+        operands: &BlockOperands<'_>,
+        negatives: impl Fn(usize) -> u64,
+        out: &mut [u64],
+    ) {
+        let &BlockOperands { x, row_words, .. } = operands;
+        let wide = Wide::new(self.m);
+        let mut sums = [[_mm512_setzero_si512(); C]; R];
+        for (&column, weights) in columns.iter().zip(words.chunks_exact(R)) {
+            let row = &x[column as usize * row_words + v..][..C * LANES];
+            // A loop here and below: closures given to library functions are compiled without the features.
+            let mut inputs = [_mm512_setzero_si512(); C];
+            for c in 0..C {
+                inputs[c] = load(row, c * LANES);
+            }
+            for r in 0..R {
+                let weight = _mm512_set1_epi64(weights[r] as i64);
+                for c in 0..C {
+                    sums[r][c] = _mm512_madd52lo_epu64(sums[r][c], inputs[c], weight);
+                }
+            }
+        }
+        // Written out row by row: a loop would be kept, its sums addressed by a counter and so put into memory.
+        macro_rules! finish {
+            ($($r:literal)*) => {
+                $(if $r < R {
+                    let row = self.rows[$r];
+                    // A negative weight -w was multiplied as 2^52 - w, and the low half kept 2^52 - w x (x is never zero).
+                    let correction = _mm512_set1_epi64(self.m.positive_offset().wrapping_sub(negatives($r) << 52) as i64);
+                    for c in 0..C {
+                        // The sum is below 2^62 in magnitude: a residue more still fits a word. (The index is below R where this is compiled.)
+                        let sum = _mm512_add_epi64(sums[$r % R][c], correction);
+                        let start = load_start(operands, row, v + c * LANES, out);
+                        store(out, row as usize * row_words + v + c * LANES, wide.reduce(_mm512_add_epi64(sum, start)));
+                    }
+                })*
+            };
+        }
+        finish!(0 1 2 3 4 5 6 7);
     }
 
     /// Larger products: the halves of each residue are summed apart, in signed 64-bit words.
