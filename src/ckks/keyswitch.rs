@@ -9,7 +9,7 @@
 
 use super::keys::EvaluationKey;
 use super::{CkksError, Context};
-use crate::ring::Modulus;
+use crate::ring::{Lines, Modulus};
 use crate::ring::extend::Extension;
 use crate::ring::modulus::ShoupFactor;
 use std::ops::Range;
@@ -17,8 +17,8 @@ use std::ops::Range;
 /// The key with its masks expanded, ready for use at any level.
 pub struct KeySwitchKey {
     /// `[digit][prime][N]`, NTT domain
-    a: Vec<u64>,
-    b: Vec<u64>,
+    a: Lines,
+    b: Lines,
 }
 
 impl KeySwitchKey {
@@ -35,7 +35,7 @@ impl KeySwitchKey {
                 expected: expected.to_string(),
             });
         }
-        Ok(Self { a: key.expand_masks(context), b: key.b })
+        Ok(Self { a: key.expand_masks(context).as_slice().into(), b: key.b.as_slice().into() })
     }
 }
 
@@ -134,21 +134,14 @@ impl Ciphertexts for Plain<'_> {
 #[derive(Default)]
 pub struct Scratch {
     /// c2 as coefficients, ready to be extended: `[ciphertext][limb][N]`
-    coefficients: Vec<u64>,
+    coefficients: Lines,
     /// Sums modulo the primes divided out, ready to be extended: `[ciphertext][component][prime][N]`
-    dropped: Vec<u64>,
+    dropped: Lines,
     /// c2 modulo one prime, a digit each: `[digit][N]`
-    digits: Vec<u64>,
+    digits: Lines,
     /// Sums modulo one prime: `[component][N]`
-    sums: Vec<u64>,
-    extended: Vec<u64>,
-}
-
-fn grow(buffer: &mut Vec<u64>, len: usize) -> &mut [u64] {
-    if buffer.len() < len {
-        buffer.resize(len, 0);
-    }
-    &mut buffer[..len]
+    sums: Lines,
+    extended: Lines,
 }
 
 impl Scratch {
@@ -252,7 +245,7 @@ impl KeySwitch {
         }
         let dropped_primes = self.mod_down.dropped.len();
         let words = if self.digits.is_empty() { 0 } else { self.limbs * n };
-        let coefficients = grow(&mut scratch.coefficients, count * words);
+        let coefficients = scratch.coefficients.first(count * words);
         for digit in &self.digits {
             for (source, limb) in digit.limbs.clone().enumerate() {
                 let all = limb * n..(count - 1) * words + (limb + 1) * n;
@@ -263,11 +256,11 @@ impl KeySwitch {
             }
         }
         let coefficients = &*coefficients;
-        let dropped = grow(&mut scratch.dropped, count * 2 * dropped_primes * n);
-        let digits = grow(&mut scratch.digits, self.digits.len() * n);
-        let (first, second) = grow(&mut scratch.sums, 2 * n).split_at_mut(n);
+        let dropped = scratch.dropped.first(count * 2 * dropped_primes * n);
+        let digits = scratch.digits.first(self.digits.len() * n);
+        let (first, second) = scratch.sums.first(2 * n).split_at_mut(n);
         let mut sums = [first, second];
-        let extended = grow(&mut scratch.extended, n);
+        let extended = scratch.extended.first(n);
 
         // The primes to be divided out come first: what is left of them is subtracted from each of the others.
         for (at, &prime) in self.mod_down.dropped.iter().enumerate() {
@@ -336,7 +329,7 @@ impl KeySwitch {
                 ciphertexts.load_into(ciphertext, component, prime, extended);
                 (&*extended, self.special_product[prime])
             });
-            let part = [&key.b, &key.a][component];
+            let part = [&key.b, &key.a][component].words();
             let keys: Vec<&[u64]> = (0..self.digits.len()).map(|d| &part[(d * primes + prime) * n..][..n]).collect();
             context.kernel().sum_products_into(context.modulus(prime), &factors, &keys, start, sum);
         }

@@ -9,7 +9,7 @@ use super::run::Inputs;
 use super::store::{Packing, StoredStage};
 use crate::ckks::Context;
 use crate::net::circuit::FeatureKind;
-use crate::ring::Modulus;
+use crate::ring::{Lines, Modulus};
 use crate::ring::kernels::{BlockOperands, BlockScratch, Start};
 
 /// Entries by which reading is announced before it happens, and that are loaded together.
@@ -19,22 +19,15 @@ const PREFETCH_ROWS: usize = 8;
 #[derive(Default)]
 pub(super) struct TileScratch {
     /// `[tile of the band][input row]`
-    inputs: Vec<u64>,
+    inputs: Lines,
     /// One component of some entries across the band.
-    pieces: Vec<u64>,
-    fused: Vec<u64>,
+    pieces: Lines,
+    fused: Lines,
     /// Both components of some entries of a stored stage.
-    kept: Vec<u64>,
-    features: Vec<u64>,
-    outputs: Vec<u64>,
+    kept: Lines,
+    features: Lines,
+    outputs: Lines,
     blocks: BlockScratch,
-}
-
-fn grow(buffer: &mut Vec<u64>, len: usize) -> &mut [u64] {
-    if buffer.len() < len {
-        buffer.resize(len, 0);
-    }
-    &mut buffer[..len]
 }
 
 /// Rows of a tile that a linear map reads.
@@ -122,7 +115,7 @@ impl Tiles<'_> {
         for tile in 0..pass.band_columns / pass.tile_columns {
             self.tile_into(place, tile, scratch);
             for (packing, out) in self.packings.iter().zip(&mut out) {
-                packing.pack_tile(kernel, place.limb, tile, pass.components, &scratch.outputs, out);
+                packing.pack_tile(kernel, place.limb, tile, pass.components, scratch.outputs.words(), out);
             }
         }
         Ok(())
@@ -133,8 +126,8 @@ impl Tiles<'_> {
         let m = context.modulus(place.limb);
         let columns = pass.tile_columns;
         let tile_words = pass.inputs.len() * 2 * columns;
-        let loaded = grow(&mut scratch.inputs, pass.band_columns / columns * tile_words);
-        let pieces = grow(&mut scratch.pieces, PREFETCH_ROWS * pass.band_columns);
+        let loaded = scratch.inputs.first(pass.band_columns / columns * tile_words);
+        let pieces = scratch.pieces.first(PREFETCH_ROWS * pass.band_columns);
         let mut first_row = 0;
         for entries in pass.inputs.chunks(PREFETCH_ROWS) {
             let pieces = &mut pieces[..entries.len() * pass.band_columns];
@@ -171,14 +164,14 @@ impl Tiles<'_> {
         let first = place.first + tile * columns;
         let pair = 2 * columns;
         let input_words = pass.inputs.len() * pair;
-        let loaded = &scratch.inputs[tile * input_words..][..input_words];
+        let loaded = &scratch.inputs.words()[tile * input_words..][..input_words];
 
-        let fused = grow(&mut scratch.fused, pass.fused_rows * pair);
+        let fused = scratch.fused.first(pass.fused_rows * pair);
         let operand = Operand { x: loaded, row_words: pair, columns };
         linear_into(m, &pass.fused, limb, &operand, &mut scratch.blocks, fused);
 
         let row_words = pass.components * columns;
-        let features = grow(&mut scratch.features, pass.feature_count * row_words);
+        let features = scratch.features.first(pass.feature_count * row_words);
         for run in &pass.square_runs {
             let x = &fused[run.first_row * pair..][..run.rows * pair];
             let squares = &mut features[run.first_feature * row_words..][..run.rows * row_words];
@@ -194,12 +187,12 @@ impl Tiles<'_> {
                 stored[run.stage].load_into(kernel, &run.rows, limb, first, loaded);
                 kernel.nonzero_assign(m, loaded);
             } else {
-                let x = grow(&mut scratch.kept, run.rows.count * pair);
+                let x = scratch.kept.first(run.rows.count * pair);
                 stored[run.stage].load_into(kernel, &run.rows, limb, first, x);
                 kernel.square_rows_into(m, columns, x, loaded);
             }
         }
-        let pair_of_kept = grow(&mut scratch.kept, pair);
+        let pair_of_kept = scratch.kept.first(pair);
         for (number, (at, feature)) in pass.features.iter().enumerate() {
             let row = &mut features[at * row_words..][..row_words];
             if let Some((_, TileFeature { place: Place::Kept { stage, rows }, .. })) =
@@ -235,7 +228,7 @@ impl Tiles<'_> {
             }
         }
         let operand = Operand { x: features, row_words, columns };
-        let outputs = grow(&mut scratch.outputs, pass.rows.len() * row_words);
+        let outputs = scratch.outputs.first(pass.rows.len() * row_words);
         linear_into(m, &pass.linear, limb, &operand, &mut scratch.blocks, outputs);
     }
 }

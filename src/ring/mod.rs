@@ -9,11 +9,13 @@
 
 pub mod extend;
 pub mod kernels;
+pub mod lines;
 pub mod modulus;
 pub mod ntt;
 pub mod primes;
 pub mod sampling;
 
+pub use lines::Lines;
 pub use modulus::Modulus;
 pub use ntt::Ntt;
 

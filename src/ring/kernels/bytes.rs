@@ -212,24 +212,53 @@ fn split_into(_: avx512ifma::Token, operands: &BlockOperands<'_>, planes: usize,
 /// Residues to units, all strips of a tile.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn split(operands: &BlockOperands<'_>, planes: usize, quads: usize, units: &mut [Line]) {
+    match planes {
+        5 => split_planes::<5>(operands, quads, units),
+        6 => split_planes::<6>(operands, quads, units),
+        _ => split_planes::<7>(operands, quads, units),
+    }
+}
+
+/// Into P planes: of the residues' high words, which are below 2^(8 (P - 4)), only the bytes that they can have are looked for.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn split_planes<const P: usize>(operands: &BlockOperands<'_>, quads: usize, units: &mut [Line]) {
     let &BlockOperands { x, columns, row_words, .. } = operands;
-    for (strip, units) in units.chunks_exact_mut(planes * quads).enumerate() {
+    for (strip, units) in units.chunks_exact_mut(P * quads).enumerate() {
         let first = strip * STRIP;
-        let halves = if first + STRIP <= row_words { 2 } else { 1 };
+        let whole = first + STRIP <= row_words;
         for (quad, columns) in columns.chunks(4).enumerate() {
             // Low and high 32 bits of 16 residues of each column.
             let mut low = [_mm512_setzero_si512(); 4];
             let mut high = low;
-            for (at, &column) in columns.iter().enumerate() {
-                let start = column as usize * row_words + first;
-                let a = load(x, start);
-                let b = if halves == 2 { load(x, start + LANES) } else { _mm512_setzero_si512() };
-                low[at] = _mm512_permutex2var_epi32(a, even_words(), b);
-                high[at] = _mm512_permutex2var_epi32(a, odd_words(), b);
+            if let &[c0, c1, c2, c3] = columns
+                && whole
+            {
+                for (at, column) in [c0, c1, c2, c3].into_iter().enumerate() {
+                    let row = &x[column as usize * row_words + first..][..STRIP];
+                    (low[at], high[at]) = words_apart(load(row, 0), load(row, LANES));
+                }
+            } else {
+                for (at, &column) in columns.iter().enumerate() {
+                    let start = column as usize * row_words + first;
+                    let b = if whole { load(x, start + LANES) } else { _mm512_setzero_si512() };
+                    (low[at], high[at]) = words_apart(load(x, start), b);
+                }
             }
-            let bytes = [transpose(low), transpose(high)];
-            for (plane, &line) in bytes.as_flattened().iter().enumerate().take(planes) {
+            for (plane, line) in transpose(low).into_iter().enumerate() {
                 store_line(&mut units[plane * quads + quad], line);
+            }
+            match P {
+                5 => store_line(&mut units[4 * quads + quad], lowest_bytes(high)),
+                6 => {
+                    let [fourth, fifth] = two_lowest_bytes(high);
+                    store_line(&mut units[4 * quads + quad], fourth);
+                    store_line(&mut units[5 * quads + quad], fifth);
+                }
+                _ => {
+                    for (plane, line) in (4..P).zip(transpose(high)) {
+                        store_line(&mut units[plane * quads + quad], line);
+                    }
+                }
             }
         }
         // Columns that fill up the last step.
@@ -237,6 +266,13 @@ fn split(operands: &BlockOperands<'_>, planes: usize, quads: usize, units: &mut 
             unit[columns.len().div_ceil(4)..].fill(Line([0; 64]));
         }
     }
+}
+
+/// Low and high 32 bits of eight words and eight more.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn words_apart(a: __m512i, b: __m512i) -> (__m512i, __m512i) {
+    (_mm512_permutex2var_epi32(a, even_words(), b), _mm512_permutex2var_epi32(a, odd_words(), b))
 }
 
 #[inline]
@@ -255,14 +291,38 @@ fn odd_words() -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn transpose(x: [__m512i; 4]) -> [__m512i; 4] {
-    const ODD_BYTES: u64 = 0xaaaa_aaaa_aaaa_aaaa;
     const ODD_PAIRS: u32 = 0xaaaa_aaaa;
-    let even = |a, b| _mm512_mask_blend_epi8(ODD_BYTES, a, _mm512_slli_epi16::<8>(b));
-    let odd = |a, b| _mm512_mask_blend_epi8(ODD_BYTES, _mm512_srli_epi16::<8>(a), b);
-    let (e0, o0, e1, o1) = (even(x[0], x[1]), odd(x[0], x[1]), even(x[2], x[3]), odd(x[2], x[3]));
+    let ([e0, o0], [e1, o1]) = (interleave(x[0], x[1]), interleave(x[2], x[3]));
     let low = |a, b| _mm512_mask_blend_epi16(ODD_PAIRS, a, _mm512_slli_epi32::<16>(b));
     let high = |a, b| _mm512_mask_blend_epi16(ODD_PAIRS, _mm512_srli_epi32::<16>(a), b);
     [low(e0, e1), low(o0, o1), high(e0, e1), high(o0, o1)]
+}
+
+/// In each pair of bytes: both even ones, and both odd ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn interleave(a: __m512i, b: __m512i) -> [__m512i; 2] {
+    const ODD_BYTES: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+    [
+        _mm512_mask_blend_epi8(ODD_BYTES, a, _mm512_slli_epi16::<8>(b)),
+        _mm512_mask_blend_epi8(ODD_BYTES, _mm512_srli_epi16::<8>(a), b),
+    ]
+}
+
+/// The first result of [`transpose`], of inputs below 2^8.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lowest_bytes(x: [__m512i; 4]) -> __m512i {
+    let pair = |a, b| _mm512_or_si512(a, _mm512_slli_epi32::<8>(b));
+    _mm512_or_si512(pair(x[0], x[1]), _mm512_slli_epi32::<16>(pair(x[2], x[3])))
+}
+
+/// The first two results of [`transpose`], of inputs below 2^16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn two_lowest_bytes(x: [__m512i; 4]) -> [__m512i; 2] {
+    let pair = |a, b| _mm512_or_si512(a, _mm512_slli_epi32::<16>(b));
+    interleave(pair(x[0], x[2]), pair(x[1], x[3]))
 }
 
 #[inline]
