@@ -9,9 +9,9 @@
 
 use super::keys::EvaluationKey;
 use super::{CkksError, Context};
-use crate::ring::{Lines, Modulus};
 use crate::ring::extend::Extension;
 use crate::ring::modulus::ShoupFactor;
+use crate::ring::{Lines, Modulus};
 use std::ops::Range;
 
 /// The key with its masks expanded, ready for use at any level.

@@ -101,10 +101,11 @@ impl Inputs for MadeUp {
         Ok(())
     }
 
-    fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
+    fn prefetch(&self, limb: usize, entries: &[u32], first: usize, count: usize) {
         let width = width_bytes(self.moduli[limb].value());
-        let (place, side_by_side) = self.blocks.place(entry, first);
-        kernels::prefetch(&self.packed[limb][place * width..][..count.min(side_by_side) * width]);
+        if let Some(place) = self.blocks.place_of_rows(entries, first, count) {
+            kernels::prefetch(&self.packed[limb][place * width..][..entries.len() * count * width]);
+        }
     }
 
     fn load_rows_into(
@@ -118,6 +119,11 @@ impl Inputs for MadeUp {
         let columns = out.len() / entries.len();
         if component == 1 {
             self.masks.uniform_rows_into(&self.moduli[limb], entries, limb as u32, first, out);
+            return Ok(());
+        }
+        if let Some(place) = self.blocks.place_of_rows(entries, first, columns) {
+            let width = width_bytes(self.moduli[limb].value());
+            self.kernel.unpack_into(width, &self.packed[limb][place * width..][..out.len() * width], out);
             return Ok(());
         }
         let mut rows = entries.iter().zip(out.chunks_exact_mut(columns));

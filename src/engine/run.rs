@@ -52,9 +52,9 @@ pub trait Inputs: Sync {
         rows.try_for_each(|(&entry, out)| self.load_into(component, limb, entry as usize, first, out))
     }
 
-    /// Announces that `count` residues from position `first` on, of both components, will be loaded soon. A hint.
-    fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
-        let _ = (limb, entry, first, count);
+    /// Announces that `count` residues from position `first` on, of both components of these ciphertexts, will be loaded soon. A hint.
+    fn prefetch(&self, limb: usize, entries: &[u32], first: usize, count: usize) {
+        let _ = (limb, entries, first, count);
     }
 }
 

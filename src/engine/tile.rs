@@ -9,8 +9,8 @@ use super::run::Inputs;
 use super::store::{Packing, StoredStage};
 use crate::ckks::Context;
 use crate::net::circuit::FeatureKind;
-use crate::ring::{Lines, Modulus};
 use crate::ring::kernels::{BlockOperands, BlockScratch, Start};
+use crate::ring::{Lines, Modulus};
 
 /// Entries by which reading is announced before it happens, and that are loaded together.
 const PREFETCH_ROWS: usize = 8;
@@ -128,28 +128,19 @@ impl Tiles<'_> {
         let tile_words = pass.inputs.len() * 2 * columns;
         let loaded = scratch.inputs.first(pass.band_columns / columns * tile_words);
         let pieces = scratch.pieces.first(PREFETCH_ROWS * pass.band_columns);
-        let mut first_row = 0;
-        for entries in pass.inputs.chunks(PREFETCH_ROWS) {
+        let mut groups = pass.inputs.chunks(PREFETCH_ROWS).enumerate().peekable();
+        while let Some((group, entries)) = groups.next() {
+            if let Some((_, next)) = groups.peek() {
+                self.inputs.prefetch(place.limb, next, place.first, pass.band_columns);
+            }
             let pieces = &mut pieces[..entries.len() * pass.band_columns];
             for component in 0..2 {
-                if component == 0 {
-                    for (row, (&entry, piece)) in
-                        (first_row..).zip(entries.iter().zip(pieces.chunks_exact_mut(pass.band_columns)))
-                    {
-                        if let Some(&later) = pass.inputs.get(row + PREFETCH_ROWS) {
-                            self.inputs.prefetch(place.limb, later as usize, place.first, pass.band_columns);
-                        }
-                        self.inputs.load_into(component, place.limb, entry as usize, place.first, piece)?;
-                    }
-                } else {
-                    self.inputs.load_rows_into(component, place.limb, entries, place.first, pieces)?;
-                }
-                for (row, piece) in (first_row..).zip(pieces.chunks_exact(pass.band_columns)) {
+                self.inputs.load_rows_into(component, place.limb, entries, place.first, pieces)?;
+                for (row, piece) in (group * PREFETCH_ROWS..).zip(pieces.chunks_exact(pass.band_columns)) {
                     let at = (2 * row + component) * columns;
                     context.kernel().nonzero_pieces_into(m, piece, columns, tile_words, &mut loaded[at..]);
                 }
             }
-            first_row += entries.len();
         }
         Ok(())
     }

@@ -62,8 +62,8 @@ impl Inputs for EncryptedBatch {
         Self::load_rows_into(self, component, limb, entries, first, out)
     }
 
-    fn prefetch(&self, limb: usize, entry: usize, first: usize, count: usize) {
-        Self::prefetch(self, limb, entry, first, count);
+    fn prefetch(&self, limb: usize, entries: &[u32], first: usize, count: usize) {
+        Self::prefetch(self, limb, entries, first, count);
     }
 }
 

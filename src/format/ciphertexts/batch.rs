@@ -243,7 +243,8 @@ impl EncryptedBatch {
         Ok(())
     }
 
-    /// [`Self::load_into`] for several entries, `[entry][residue]`, as many residues of each: masks are expanded together.
+    /// [`Self::load_into`] for several entries, `[entry][residue]`, as many residues of each: masks are expanded together, and what lies together
+    /// is unpacked in one go.
     ///
     /// # Errors
     /// As [`Self::load_into`].
@@ -257,28 +258,56 @@ impl EncryptedBatch {
     ) -> Result<(), FormatError> {
         let columns = out.len() / entries.len().max(1);
         let end = first_slot.saturating_add(columns);
+        if let Some(&entry) = entries.iter().find(|&&entry| entry as usize >= self.entries || end > self.degree) {
+            return Err(self.outside(component, limb, entry as usize, end));
+        }
         if let (1, Some(masks), Some(modulus)) = (component, &self.masks, self.moduli.get(limb)) {
-            if let Some(&entry) = entries.iter().find(|&&entry| entry as usize >= self.entries || end > self.degree) {
-                return Err(self.outside(component, limb, entry as usize, end));
-            }
             masks.uniform_rows_into(modulus, entries, limb as u32, first_slot, out);
             return Ok(());
         }
+        if let (0..2, Some(modulus)) = (component, self.moduli.get(limb))
+            && let Some(packed) = self.packed_rows(component, limb, entries, first_slot, columns)
+            && packed.len() == out.len() * width_bytes(modulus.value())
+            && self.kernel.unpack_into(width_bytes(modulus.value()), packed, out) < modulus.value()
+        {
+            return Ok(());
+        }
+        // One by one: they lie apart, or something is wrong, and then it is said what.
         let mut rows = entries.iter().zip(out.chunks_exact_mut(columns.max(1)));
         rows.try_for_each(|(&entry, out)| self.load_into(component, limb, entry as usize, first_slot, out))
     }
 
-    /// Announces that [`Self::load_into`] will read these residues of every stored component. A hint: outside the batch it does nothing.
-    pub fn prefetch(&self, limb: usize, entry: usize, first_slot: usize, count: usize) {
+    /// What is stored of all these entries' residues, where it lies together.
+    fn packed_rows(
+        &self,
+        component: usize,
+        limb: usize,
+        entries: &[u32],
+        first_slot: usize,
+        columns: usize,
+    ) -> Option<&[u8]> {
+        let width = width_bytes(self.moduli.get(limb)?.value());
+        let place = self.blocks.place_of_rows(entries, first_slot, columns)?;
+        let section = self.container.section_bytes(component * self.moduli.len() + limb);
+        section.get(place * width..(place + entries.len() * columns) * width)
+    }
+
+    /// Announces that [`Self::load_rows_into`] will read these residues of every stored component. A hint: outside the batch it does nothing.
+    pub fn prefetch(&self, limb: usize, entries: &[u32], first_slot: usize, count: usize) {
         let Some(modulus) = self.moduli.get(limb) else { return };
         let stored = if self.masks.is_some() { 1 } else { 2 };
         let width = width_bytes(modulus.value());
-        let (place, side_by_side) = self.blocks.place(entry, first_slot);
         for component in 0..stored {
+            if let Some(packed) = self.packed_rows(component, limb, entries, first_slot, count) {
+                kernels::prefetch(packed);
+                continue;
+            }
             let section = self.container.section_bytes(component * self.moduli.len() + limb);
-            kernels::prefetch(
-                section.get(place * width..(place + count.min(side_by_side)) * width).unwrap_or_default(),
-            );
+            for &entry in entries {
+                let (place, side_by_side) = self.blocks.place(entry as usize, first_slot);
+                let packed = section.get(place * width..(place + count.min(side_by_side)) * width);
+                kernels::prefetch(packed.unwrap_or_default());
+            }
         }
     }
 

@@ -65,6 +65,14 @@ impl Blocks {
         let (block, in_block) = (position / self.block, position % self.block);
         ((block * self.entries + entry) * self.block + in_block, self.block - in_block)
     }
+
+    /// Residues before those of all these entries, where they follow one another without a gap: a whole block of neighbours.
+    pub fn place_of_rows(&self, entries: &[u32], position: usize, columns: usize) -> Option<usize> {
+        let whole = columns == self.block && position.is_multiple_of(self.block);
+        let neighbours = entries.is_sorted_by(|&before, &after| before.checked_add(1) == Some(after));
+        let &first = entries.first().filter(|_| whole && neighbours)?;
+        Some(self.place(first as usize, position).0)
+    }
 }
 
 /// Sections of a batch: `c0.limb{j}`, then `c1.limb{j}` or `c1.seed`.

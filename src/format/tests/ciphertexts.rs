@@ -116,6 +116,60 @@ fn batches_come_back_in_runs_of_any_length() {
     }
 }
 
+/// Neighbours' whole blocks are unpacked in one go, everything else one by one.
+#[test]
+fn rows_are_what_they_are_one_by_one() {
+    for encryption in [Encryption::Secret { mask_seed: [9; 32] }, Encryption::Public] {
+        let toy = Toy::new(encryption.kind());
+        let path = toy.write("batch", &encryption).unwrap();
+        let batch = EncryptedBatch::open(&path, &toy.expected()).unwrap();
+        let n = toy.context.degree();
+        for entries in [&[0, 1, 2][..], &[1, 2], &[0, 2], &[2, 1], &[1, 1], &[2], &[]] {
+            for (first, columns) in [(0, 64), (n - 64, 64), (64, 16), (32, 64), (32, 32), (64, 128), (0, 0)] {
+                for (component, limb) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    batch.prefetch(limb, entries, first, columns);
+                    let mut rows = vec![u64::MAX; entries.len() * columns];
+                    batch.load_rows_into(component, limb, entries, first, &mut rows).unwrap();
+                    for (&entry, row) in entries.iter().zip(rows.chunks_exact(columns.max(1))) {
+                        let mut alone = vec![0; columns];
+                        batch.load_into(component, limb, entry as usize, first, &mut alone).unwrap();
+                        assert_eq!(row, alone, "{component} {limb} {entries:?} {entry} {first} {columns}");
+                    }
+                }
+            }
+        }
+        let last = ENTRIES as u32;
+        for (component, limb, entries, first) in [
+            (0, 0, [1, last], 0),
+            (1, 0, [last, 1], 0),
+            (0, 0, [0, 1], n - 63),
+            (1, 1, [0, 1], n),
+            (2, 0, [0, 1], 0),
+            (0, 2, [0, 1], 0),
+        ] {
+            batch.prefetch(limb, &entries, first, 64);
+            let outside = batch.load_rows_into(component, limb, &entries, first, &mut [0; 128]);
+            assert!(matches!(outside, Err(FormatError::Invalid { .. })), "{component} {limb} {entries:?} {first}");
+        }
+        // A residue that is none, in the last of the neighbours.
+        let container = Container::open(&path, Some(Kind::Ciphertexts), &OpenLimits::default()).unwrap();
+        let section = container.section("c0.limb1").unwrap();
+        let (width, packed) = (*section.shape.last().unwrap(), section.bytes.to_vec());
+        let mut file = std::fs::read(&path).unwrap();
+        let begin = file.windows(packed.len()).position(|window| window == packed).unwrap();
+        let block = 64 * ENTRIES * width;
+        file[begin + block + (2 * 64 + 5) * width..][..width].fill(0xff);
+        std::fs::write(toy.path("damaged"), file).unwrap();
+        let damaged = EncryptedBatch::open(&toy.path("damaged"), &toy.expected()).unwrap();
+        let load =
+            |entries: &[u32], first| damaged.load_rows_into(0, 1, entries, first, &mut vec![0; entries.len() * 64]);
+        load(&[0, 1, 2], 0).unwrap();
+        load(&[0, 1], 64).unwrap();
+        let unreduced = load(&[0, 1, 2], 64).unwrap_err();
+        assert!(matches!(unreduced.root(), FormatError::Residue { index: 5, .. }), "{unreduced}");
+    }
+}
+
 /// `[N / 64, entries, 64, width]`, and a run of entries is the same as one after the other.
 #[test]
 fn a_block_of_positions_of_all_entries_is_one_piece() {

@@ -28,7 +28,7 @@ impl Words {
 /// Smallest and largest primes of each width used.
 fn edge_primes() -> Vec<Modulus> {
     let mut list = Vec::new();
-    for bits in [34u32, 38, 40, 44, 45, 48, 50] {
+    for bits in [34u32, 38, 40, 44, 45, 48, 49, 50] {
         for target in [(1u64 << (bits - 1)) + (1 << 17), (1 << bits) - (1 << 17)] {
             list.push(Modulus::new(primes::nearest(target, 1 << 13, &[]).unwrap()).unwrap());
         }
