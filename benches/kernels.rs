@@ -8,8 +8,8 @@ use nightshift::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
 use nightshift::ckks::secret::SecretKey;
 use nightshift::ckks::{Context, Parameters, ParametersLiteral};
 use nightshift::ring::kernels::{BlockOperands, BlockScratch, Kernel, PackedBlock, Start};
-use nightshift::ring::primes;
 use nightshift::ring::sampling::Stream;
+use nightshift::ring::{Lines, primes};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -36,18 +36,16 @@ fn block_products(criterion: &mut Criterion, context: &Context, prefix: &str) {
         let row_words = components * COLUMNS;
         let weights: Vec<i16> = (0..rows * columns).map(|i| ((i * 37) % 255) as i16 - 127).collect();
         let block = PackedBlock::new(kernel, rows, columns, &weights);
-        let mut x = vec![0; columns * row_words + 8];
-        let skew = x.as_ptr().align_offset(64);
-        let x = &mut x[skew..][..columns * row_words];
+        let mut x = Lines::default();
+        let x = x.first(columns * row_words);
         Stream::new(&[0; 32]).uniform_into(m, 0, 0, 0, x);
         kernel.nonzero_assign(m, x);
         let (columns_in, rows_out): (Vec<u32>, Vec<u32>) = ((0..columns as u32).collect(), (0..rows as u32).collect());
         let constants = vec![1; rows];
         let start = Start::Constants { values: &constants, columns: COLUMNS };
         let operands = BlockOperands { x, columns: &columns_in, rows: &rows_out, row_words, start };
-        let (mut scratch, mut out) = (BlockScratch::default(), vec![0; rows * row_words + 8]);
-        let skew = out.as_ptr().align_offset(64);
-        let out = &mut out[skew..][..rows * row_words];
+        let (mut scratch, mut out) = (BlockScratch::default(), Lines::default());
+        let out = out.first(rows * row_words);
         let mut group = criterion.benchmark_group(format!("{prefix}/block {rows}x{columns}"));
         group.throughput(Throughput::Elements((rows * columns * row_words) as u64));
         let name = format!("bits={}/components={components}", m.bits());
@@ -84,9 +82,10 @@ fn key_switch(criterion: &mut Criterion, context: &Context, prefix: &str) -> Out
     let mut scratch = Scratch::default();
     let mut group = criterion.benchmark_group(prefix);
     group.throughput(Throughput::Elements(1));
-    let mut polynomial = component(0)[..n].to_vec();
-    group.bench_function("transform", |b| b.iter(|| context.ntt(0).forward_assign(&mut polynomial)));
-    group.bench_function("transform back", |b| b.iter(|| context.ntt(0).inverse_assign(&mut polynomial)));
+    let mut polynomial = Lines::from(&component(0)[..n]);
+    let polynomial = polynomial.first(n);
+    group.bench_function("transform", |b| b.iter(|| context.ntt(0).forward_assign(polynomial)));
+    group.bench_function("transform back", |b| b.iter(|| context.ntt(0).inverse_assign(polynomial)));
     let [mut first, mut second] = [0, 1].map(|_| vec![0; switch.output_limbs() * n]);
     group.bench_function(format!("key switch of {} transforms", switch.transforms()), |b| {
         b.iter(|| switch.apply(context, &key, [0, 1, 2].map(component), &mut scratch, [&mut first, &mut second]));

@@ -6,7 +6,7 @@
 Makes a virtual environment (openfhe and tenseal; openfhe's wheel imports only under CPython 3.10), draws the network's weights and images, and
 runs, on one thread each and one after the other in rounds: the worker on a full batch of the model of this shape that comes with the program,
 file to file; OpenFHE and TenSEAL as a competent user writes them (lazy rescale, 4096 images a batch, server side, inputs in memory). Peers compute
-all outputs, about a minute a round; with `--fraction 8` an eighth of them, extrapolated, which flatters them: so few stay in the cache. Prints the
+all outputs, about a minute a round; with `--fraction 8` an eighth of them, extrapolated, which flatters them: an eighth fits into the cache. Prints the
 medians of all rounds in milliseconds an image, and how many times ours. A peer that this Python cannot import is named and left out.
 """
 import argparse

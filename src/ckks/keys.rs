@@ -3,6 +3,7 @@
 //! Masks are expanded from public seeds (see [`sampling`](crate::ring::sampling)); only the other component is stored.
 
 use super::Context;
+use crate::ring::Lines;
 use crate::ring::sampling::{SEED_BYTES, Stream};
 
 /// Encryption key for anyone: `b = -a s + e` modulo all primes and the special ones.
@@ -26,12 +27,12 @@ pub struct EvaluationKey {
 impl EvaluationKey {
     /// The masks in the layout of `b`.
     #[must_use]
-    pub fn expand_masks(&self, context: &Context) -> Vec<u64> {
+    pub fn expand_masks(&self, context: &Context) -> Lines {
         let n = context.degree();
         let primes = context.all_limbs();
         let stream = Stream::new(&self.mask_seed);
-        let mut a = vec![0; self.b.len()];
-        for (at, polynomial) in a.chunks_exact_mut(n).enumerate() {
+        let mut a = Lines::default();
+        for (at, polynomial) in a.first(self.b.len()).chunks_exact_mut(n).enumerate() {
             let (digit, prime) = (at / primes, at % primes);
             stream.uniform_into(context.modulus(prime), digit as u32, prime as u32, 0, polynomial);
         }

@@ -35,7 +35,8 @@ impl KeySwitchKey {
                 expected: expected.to_string(),
             });
         }
-        Ok(Self { a: key.expand_masks(context).as_slice().into(), b: key.b.as_slice().into() })
+        let a = key.expand_masks(context);
+        Ok(Self { a, b: key.b.as_slice().into() })
     }
 }
 

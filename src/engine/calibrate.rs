@@ -104,7 +104,11 @@ impl Inputs for MadeUp {
     fn prefetch(&self, limb: usize, entries: &[u32], first: usize, count: usize) {
         let width = width_bytes(self.moduli[limb].value());
         if let Some(place) = self.blocks.place_of_rows(entries, first, count) {
-            kernels::prefetch(&self.packed[limb][place * width..][..entries.len() * count * width]);
+            return kernels::prefetch(&self.packed[limb][place * width..][..entries.len() * count * width]);
+        }
+        for &entry in entries {
+            let (place, side_by_side) = self.blocks.place(entry as usize, first);
+            kernels::prefetch(&self.packed[limb][place * width..][..count.min(side_by_side) * width]);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::plan::defaults::defaults;
 use crate::plan::rates::{Rates, Unit, Work};
 use crate::ring::kernels::{BlockOperands, BlockScratch, BlockWork, Kernel, PackedBlock, Start};
 use crate::ring::sampling::Stream;
-use crate::ring::{Modulus, primes};
+use crate::ring::{Lines, Modulus, primes};
 use std::time::Instant;
 
 const DEGREE: usize = 8192;
@@ -100,11 +100,13 @@ impl Loops {
         Ok(Self { kernel, budget_secs, moduli, stream: Stream::with_kernel(&[7; 32], kernel) })
     }
 
-    fn residues(&self, m: &Modulus, count: usize) -> Vec<u64> {
-        let mut x = vec![0; count];
-        self.stream.uniform_into(m, 0, 0, 0, &mut x);
-        self.kernel.nonzero_assign(m, &mut x);
-        x
+    /// In memory that lies as the engine's.
+    fn residues(&self, m: &Modulus, count: usize) -> Lines {
+        let mut lines = Lines::default();
+        let x = lines.first(count);
+        self.stream.uniform_into(m, 0, 0, 0, x);
+        self.kernel.nonzero_assign(m, x);
+        lines
     }
 
     /// Block products of several shapes: seconds of each, and the units' seconds that explain them best.
@@ -122,9 +124,10 @@ impl Loops {
                 let (ins, outs): (Vec<u32>, Vec<u32>) = ((0..columns as u32).collect(), (0..rows as u32).collect());
                 let constants = vec![1; rows];
                 let start = Start::Constants { values: &constants, columns: COLUMNS };
-                let operands = BlockOperands { x: &x, columns: &ins, rows: &outs, row_words, start };
-                let (mut scratch, mut out) = (BlockScratch::default(), vec![0; rows * row_words]);
-                let found = best_secs(self.budget_secs, || block.mul_add_into(m, &operands, &mut scratch, &mut out));
+                let operands = BlockOperands { x: x.words(), columns: &ins, rows: &outs, row_words, start };
+                let (mut scratch, mut out) = (BlockScratch::default(), Lines::default());
+                let out = out.first(rows * row_words);
+                let found = best_secs(self.budget_secs, || block.mul_add_into(m, &operands, &mut scratch, out));
                 let mut work = Work::default();
                 work.add_block(&BlockWork::new(self.kernel, rows, columns, 127, m.bits()), row_words as u64);
                 samples.push((work, found));
@@ -136,15 +139,17 @@ impl Loops {
     fn square(&self) -> f64 {
         let (m, rows) = (&self.moduli[0], 200);
         let x = self.residues(m, rows * 2 * COLUMNS);
-        let mut out = vec![0; rows * 3 * COLUMNS];
-        let found = best_secs(self.budget_secs, || self.kernel.square_rows_into(m, COLUMNS, &x, &mut out));
+        let (x, mut out) = (&x.words()[..rows * 2 * COLUMNS], Lines::default());
+        let out = out.first(rows * 3 * COLUMNS);
+        let found = best_secs(self.budget_secs, || self.kernel.square_rows_into(m, COLUMNS, x, out));
         found / out.len() as f64
     }
 
     fn copy(&self) -> f64 {
         let m = &self.moduli[0];
         let x = self.residues(m, 200 * COLUMNS);
-        let mut out = vec![0; x.len()];
+        let (x, mut out) = (&x.words()[..200 * COLUMNS], Lines::default());
+        let out = out.first(x.len());
         let found = best_secs(self.budget_secs, || {
             for (out, x) in out.chunks_exact_mut(COLUMNS).zip(x.chunks_exact(COLUMNS)) {
                 out.copy_from_slice(x);
@@ -156,11 +161,12 @@ impl Loops {
 
     fn expand(&self) -> f64 {
         let m = &self.moduli[0];
-        let mut out = vec![0; PIECE];
+        let mut out = Lines::default();
+        let out = out.first(PIECE);
         let found = best_secs(self.budget_secs, || {
             for entry in 0..8 {
-                self.stream.uniform_into(m, entry, 0, 0, &mut out);
-                self.kernel.nonzero_assign(m, &mut out);
+                self.stream.uniform_into(m, entry, 0, 0, out);
+                self.kernel.nonzero_assign(m, out);
             }
         });
         found / (8 * PIECE) as f64
@@ -182,15 +188,16 @@ impl Loops {
         let packed = vec![1u8; LARGE * width];
         // Every 61st piece of the memory, then the ones after them, so that neighbours are not read together.
         let unpack = |piece: usize| {
-            let mut out = vec![0; piece];
+            let mut out = Lines::default();
+            let out = out.first(piece);
             let pieces = LARGE / piece;
             let mut at = 0;
             let found = best_secs(self.budget_secs, || {
                 for _ in 0..1024 {
                     at = (at + 61) % pieces;
-                    self.kernel.unpack_into(width, &packed[at * piece * width..][..piece * width], &mut out);
+                    self.kernel.unpack_into(width, &packed[at * piece * width..][..piece * width], out);
                 }
-                self.kernel.nonzero_assign(m, &mut out);
+                self.kernel.nonzero_assign(m, out);
             });
             found / (1024 * piece) as f64
         };
@@ -198,12 +205,13 @@ impl Loops {
         secs.set(Unit::KeptRead, unpack(2 * COLUMNS));
         secs.set(Unit::Gather, unpack(2 * COLUMNS));
         let x = self.residues(m, 16 * PIECE);
+        let x = &x.words()[..16 * PIECE];
         // Fresh memory every time: a batch's memory is fresh as well.
         let mut refused = None;
         let found = best_secs(self.budget_secs, || match Bytes::zeroed(LARGE * width) {
             Ok(mut fresh) => {
                 for piece in fresh.chunks_exact_mut(x.len() * width) {
-                    self.kernel.pack_into(width, &x, piece);
+                    self.kernel.pack_into(width, x, piece);
                 }
             }
             Err(error) => refused = Some(error),
@@ -225,11 +233,12 @@ impl Loops {
         let (limbs, digit_limbs) = (moduli.len(), 2);
         let parameters = Parameters::new(ParametersLiteral { degree: DEGREE, moduli, special, digit_limbs })?;
         let context = Context::new(parameters, self.kernel)?;
-        let mut x = self.residues(context.modulus(0), DEGREE);
-        context.kernel().scale_assign(context.modulus(0), &mut x, context.modulus(0).shoup(1));
+        let mut lines = self.residues(context.modulus(0), DEGREE);
+        let x = lines.first(DEGREE);
+        context.kernel().scale_assign(context.modulus(0), x, context.modulus(0).shoup(1));
         let both = best_secs(self.budget_secs, || {
-            context.ntt(0).forward_assign(&mut x);
-            context.ntt(0).inverse_assign(&mut x);
+            context.ntt(0).forward_assign(x);
+            context.ntt(0).inverse_assign(x);
         });
         let butterflies = (DEGREE / 2 * DEGREE.ilog2() as usize) as f64;
         secs.set(Unit::Butterfly, both / 2.0 / butterflies);

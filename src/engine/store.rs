@@ -8,6 +8,7 @@ use crate::ckks::Context;
 use crate::ckks::keyswitch::Ciphertexts;
 use crate::format::Bytes;
 use crate::plan::cost::{SWITCHED_TOGETHER, width_bytes};
+use crate::ring::Lines;
 use crate::ring::kernels::{self, Kernel};
 use std::ops::Range;
 
@@ -349,11 +350,11 @@ pub(super) struct SquaredRows<'a> {
 /// One limb of a row and of its square.
 #[derive(Default)]
 pub(super) struct SquaredLimb {
-    c0: Vec<u64>,
-    c1: Vec<u64>,
+    c0: Lines,
+    c1: Lines,
     /// Twice their product.
-    crossed: Vec<u64>,
-    c1_squared: Vec<u64>,
+    crossed: Lines,
+    c1_squared: Lines,
 }
 
 impl Ciphertexts for SquaredRows<'_> {
@@ -364,7 +365,7 @@ impl Ciphertexts for SquaredRows<'_> {
     fn load_into(&mut self, ciphertext: usize, component: usize, limb: usize, out: &mut [u64]) {
         let (kernel, m) = (self.context.kernel(), self.context.modulus(limb));
         let SquaredLimb { c0, c1, crossed, c1_squared } = &mut *self.held;
-        [&mut *c0, c1, crossed, c1_squared].into_iter().for_each(|held| held.resize(out.len(), 0));
+        let [c0, c1, crossed, c1_squared] = [c0, c1, crossed, c1_squared].map(|held| held.first(out.len()));
         let (packing, bytes) = &self.kept;
         match component {
             0 => {

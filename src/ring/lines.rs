@@ -1,5 +1,5 @@
-//! Words that begin at a cache line: vectors of 64 bytes that straddle two lines are read and written more slowly, and an allocation of its own
-//! begins 16 bytes into one.
+//! Words that begin at a cache line: vectors of 64 bytes that straddle two lines are read and written more slowly, and a large allocation
+//! begins 16 bytes into a page.
 
 /// Bytes of a cache line.
 const LINE_BYTES: usize = 64;
@@ -24,7 +24,7 @@ impl Lines {
         &mut self.words[self.start..][..len]
     }
 
-    /// All of them.
+    /// All of them, which may be more than were asked for.
     #[must_use]
     pub fn words(&self) -> &[u64] {
         &self.words[self.start..]

@@ -1,13 +1,13 @@
 //! AVX-512 with 52-bit fused multiply-add: eight residues at a time.
 //!
-//! Products of two residues (q below 2^50) are split by `vpmadd52lo/hi` at 52 bits and reduced by the same Barrett step as
-//! the reference. Products with weights (|w| q below 2^52) need the low half only.
+//! Of a product of two residues (q below 2^50), `vpmadd52lo` keeps the low 52 bits; `vpmadd52hi` of shifted operands gives what the reference's Barrett
+//! step begins with. Products with weights (|w| q below 2^52) need the low half only.
 
 use super::{BlockOperands, Modulus, ShoupFactor, ShoupTable, portable, prefetch};
 use core::arch::x86_64::*;
 
 pub(super) const LANES: usize = 8;
-/// Bits of the largest primes of which the quotient of a doubled product is estimated to one.
+/// Bits of the largest primes of which the quotient of a doubled product is estimated one too low at most.
 const TIGHT_BITS: u32 = 48;
 /// Bytes by which reading is announced before it happens.
 const BYTES_AHEAD: usize = 2048;
@@ -65,7 +65,7 @@ pub(super) struct Wide {
     q2: __m512i,
     /// `2^52 - q`
     minus_q: __m512i,
-    /// Whether the estimate of a product's quotient can be two below it.
+    /// Whether the estimate of a quotient can be two too low, of a doubled product at least.
     loose: bool,
     barrett: __m512i,
     mask: __m512i,
@@ -162,7 +162,7 @@ impl Wide {
         self.fold(self.reduce_to_2q(x))
     }
 
-    /// The same, below 2q: of a word, `h` (see [`Self::mul`]) is below 2^(66 - bits), and the quotient lacks less than 2 for every prime.
+    /// The same, below 2q: of a word, `h` (see [`Self::product`]) is below 2^(66 - bits), and the quotient lacks less than 2 for every prime.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     fn reduce_to_2q(&self, x: __m512i) -> __m512i {
@@ -561,9 +561,9 @@ fn square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
     for (x, out) in x.chunks_exact(2 * columns).zip(out.chunks_exact_mut(3 * columns)) {
         for i in (0..columns).step_by(LANES) {
             let squares = wide.squares(load(x, i), load(x, columns + i));
-            // Not through `for_each`: see `Lanes`.
-            for c in 0..3 {
-                store(out, c * columns + i, wide.nonzero(squares[c]));
+            // A loop: a closure given to `for_each` would be compiled without the features.
+            for (c, square) in squares.into_iter().enumerate() {
+                store(out, c * columns + i, wide.nonzero(square));
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::bytes::{Line, SUM_LINES};
 use core::arch::x86_64::*;
 
-/// Rows of a group: with two units that is 24 sums in registers.
+/// Rows of a group at most: with two units that is 24 sums in registers.
 pub(super) const GROUP_ROWS: usize = 12;
 
 /// Exists only on a CPU with AVX-512 F and VNNI.

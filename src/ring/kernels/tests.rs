@@ -25,7 +25,7 @@ impl Words {
     }
 }
 
-/// Smallest and largest primes of each width used.
+/// Primes near the edges of the widths used, and two of which an estimate of a quotient misses by two soonest: their `2^(bits + 50) / q` is cut off most.
 fn edge_primes() -> Vec<Modulus> {
     let mut list = Vec::new();
     for bits in [34u32, 38, 40, 44, 45, 48, 49, 50] {
@@ -33,6 +33,7 @@ fn edge_primes() -> Vec<Modulus> {
             list.push(Modulus::new(primes::nearest(target, 1 << 13, &[]).unwrap()).unwrap());
         }
     }
+    list.extend([562_949_936_939_009, 1_125_899_874_041_857].map(|q| Modulus::new(q).unwrap()));
     list
 }
 
@@ -47,11 +48,16 @@ fn pointwise_operations_are_exact() {
         for m in edge_primes() {
             let q = m.value();
             for len in [8, 64, 67] {
-                let (a, mut b, c) = (words.residues(q, len), words.residues(q, len), words.residues(q, len));
+                let (mut a, mut b, c) = (words.residues(q, len), words.residues(q, len), words.residues(q, len));
                 // Products of remainder 1, 2, .. and q - 1, q - 2, ..: whose quotients an estimate misses first. And twice a product is one.
                 for (i, (&x, y)) in a.iter().zip(&mut b).enumerate().filter(|(i, _)| i % 2 == 0) {
                     let remainder = if i % 4 == 0 { m.neg(1 + i as u64 / 4) } else { 1 + i as u64 / 8 };
                     *y = m.mul(m.inv(x), if i % 8 < 4 { remainder } else { m.mul(remainder, q.div_ceil(2)) });
+                }
+                // Factors may be q itself.
+                (a[1], b[1], a[3], b[5]) = (q, q, q, q);
+                for k in 0..3 {
+                    (a[k + 5], b[k + 5]) = (q - 1, q - k as u64);
                 }
                 let mut out = vec![0; len];
                 kernel.mul_into(&m, &a, &b, &mut out);

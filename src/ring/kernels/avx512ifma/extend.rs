@@ -76,16 +76,17 @@ impl<'a, const S: usize> Lanes<'a, S> {
         sum
     }
 
-    /// [`Self::extended`] in the low 52 bits, above that by less than 2 S q; `minus_q` is `2^52 - q`.
+    /// [`Self::extended`] in the low 52 bits, above that by less than 2 S q.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    pub(super) fn extended_above(&self, at: usize, minus_q: __m512i) -> __m512i {
+    pub(super) fn extended_above(&self, at: usize) -> __m512i {
         let mut sum = self.correction(at);
         for s in 0..S {
             let (value, quotient) = self.cofactors[s];
             let digits = load(self.limbs[s], at);
             let estimate = _mm512_madd52hi_epu64(_mm512_setzero_si512(), digits, quotient);
-            sum = _mm512_madd52lo_epu64(_mm512_madd52lo_epu64(sum, digits, value), estimate, minus_q);
+            let product = _mm512_madd52lo_epu64(sum, digits, value);
+            sum = _mm512_madd52lo_epu64(product, estimate, self.wide.minus_q);
         }
         sum
     }

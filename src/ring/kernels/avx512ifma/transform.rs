@@ -354,10 +354,9 @@ fn forward_extended(t: &Transform, from: &Extending<'_>, out: &mut [u64]) {
 /// In a pass of its own: limbs lie powers of two apart, so that the cache could not hold what the transform's first pass would read of them.
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 fn extend<const S: usize>(t: &Transform, limbs: [&[u64]; S], from: &Extending<'_>, out: &mut [u64]) {
-    let minus_q = Constants::new(&t.modulus).minus_q;
     let lanes = Lanes::new(Wide::new(&t.modulus), limbs, from);
     for i in (0..out.len()).step_by(LANES) {
-        let extended = lanes.extended_above(i, minus_q);
+        let extended = lanes.extended_above(i);
         store(out, i, extended);
     }
 }

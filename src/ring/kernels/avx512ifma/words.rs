@@ -76,7 +76,7 @@ impl Group<'_> {
         let columns = self.operands.columns;
         let step = self.block.columns_per_reduction(self.m.bits());
         if columns.len() <= step {
-            // Nothing but constants may depend on this branch: the sums never leave their registers.
+            // No loop around this call: only then do the sums stay in registers.
             let negatives = |r: usize| self.negatives[r];
             return self.whole_chunk::<R, C>(v, columns, self.words, self.operands, negatives, out);
         }
@@ -101,6 +101,7 @@ impl Group<'_> {
         negatives: impl Fn(usize) -> u64,
         out: &mut [u64],
     ) {
+        const { assert!(R <= GROUP_ROWS && GROUP_ROWS == 8, "rows that are written out below") };
         let &BlockOperands { x, row_words, .. } = operands;
         let wide = Wide::new(self.m);
         let mut sums = [[_mm512_setzero_si512(); C]; R];

@@ -111,7 +111,7 @@ pub(super) struct Constants {
     q: __m512i,
     q2: __m512i,
     /// `2^52 - q`
-    pub(super) minus_q: __m512i,
+    minus_q: __m512i,
     mask: __m512i,
     /// `floor(2^52 / q)`
     estimate: __m512i,
