@@ -69,19 +69,19 @@ impl ModDown {
         Self { dropped, extension: Extension::new(&from, &to), inverses }
     }
 
-    /// `out = round(x / dropped)`. `x` holds the component in the NTT domain, `limb_of(i)` being the place of prime i in it; its dropped limbs
-    /// are overwritten. `out` is `[kept][N]` in the NTT domain.
-    pub fn apply(&self, context: &Context, x: &mut [u64], limb_of: impl Fn(usize) -> usize, out: &mut [u64]) {
+    /// `out = round(x / dropped)` for dropped primes that follow the kept ones and each other. `x` holds the component, `[prime][N]` in the NTT domain; its
+    /// dropped limbs are overwritten. `out` is `[kept][N]` in the NTT domain.
+    pub fn apply(&self, context: &Context, x: &mut [u64], out: &mut [u64]) {
         let n = context.degree();
-        for (source, &prime) in self.dropped.iter().enumerate() {
-            self.extension.prepare_assign(source, context.ntt(prime), &mut x[limb_of(prime) * n..][..n]);
+        debug_assert!(self.dropped.iter().copied().eq(self.inverses.len()..x.len() / n), "{:?}", self.dropped);
+        let (kept, sources) = x.split_at_mut(self.inverses.len() * n);
+        for ((source, &prime), x) in self.dropped.iter().enumerate().zip(sources.chunks_exact_mut(n)) {
+            self.extension.prepare_assign(source, context.ntt(prime), x);
         }
-        let sources: Vec<&[u64]> = self.dropped.iter().map(|&prime| &x[limb_of(prime) * n..][..n]).collect();
-        for (t, out) in out.chunks_exact_mut(n).enumerate() {
+        self.extension.finish_assign(context.kernel(), sources);
+        let sources: Vec<&[u64]> = sources.chunks_exact(n).collect();
+        for ((t, out), value) in out.chunks_exact_mut(n).enumerate().zip(kept.chunks_exact(n)) {
             self.extension.forward_into(&sources, t, context.ntt(t), out);
-        }
-        for (t, out) in out.chunks_exact_mut(n).enumerate() {
-            let value = &x[limb_of(t) * n..][..n];
             context.kernel().subtract_from_scaled_assign(context.modulus(t), out, value, self.inverses[t]);
         }
     }
@@ -255,6 +255,10 @@ impl KeySwitch {
                     digit.extension.prepare_assign(source, context.ntt(limb), &mut coefficients[limb * n..][..n]);
                 }
             }
+            for coefficients in coefficients.chunks_exact_mut(words) {
+                let of_digit = digit.limbs.start * n..digit.limbs.end * n;
+                digit.extension.finish_assign(context.kernel(), &mut coefficients[of_digit]);
+            }
         }
         let coefficients = &*coefficients;
         let dropped = scratch.dropped.first(count * 2 * dropped_primes * n);
@@ -269,16 +273,19 @@ impl KeySwitch {
                 let coefficients = &coefficients[ciphertext * words..][..words];
                 let (first, second) = dropped[ciphertext * 2 * dropped_primes * n..].split_at_mut(dropped_primes * n);
                 let mut sums = [&mut first[at * n..][..n], &mut second[at * n..][..n]];
-                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, &mut sums);
+                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, &mut sums);
                 for sum in sums {
                     self.mod_down.extension.prepare_assign(at, context.ntt(prime), sum);
                 }
             }
         }
+        for dropped in dropped.chunks_exact_mut(dropped_primes * n) {
+            self.mod_down.extension.finish_assign(context.kernel(), dropped);
+        }
         for prime in 0..self.output_limbs() {
             for ciphertext in 0..count {
                 let coefficients = &coefficients[ciphertext * words..][..words];
-                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, extended, &mut sums);
+                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, &mut sums);
                 for (component, sum) in sums.iter().enumerate() {
                     let place = (ciphertext * 2 + component) * dropped_primes;
                     let sources: Vec<&[u64]> = dropped[place * n..][..dropped_primes * n].chunks_exact(n).collect();
@@ -302,15 +309,8 @@ impl KeySwitch {
         prime: usize,
         coefficients: &[u64],
         digits: &mut [u64],
-        extended: &mut [u64],
         sums: &mut [&mut [u64]; 2],
     ) {
-        if self.digits.is_empty() {
-            for (component, sum) in sums.iter_mut().enumerate() {
-                ciphertexts.load_into(ciphertext, component, prime, sum);
-            }
-            return;
-        }
         let n = context.degree();
         let primes = context.all_limbs();
         for (digit, out) in self.digits.iter().zip(digits.chunks_exact_mut(n)) {
@@ -323,16 +323,21 @@ impl KeySwitch {
                 None => ciphertexts.load_into(ciphertext, 2, prime, out),
             }
         }
-        let factors: Vec<&[u64]> = digits.chunks_exact(n).collect();
-        for (component, sum) in sums.iter_mut().enumerate() {
-            // Special primes have no residues of the ciphertext, and P is zero modulo each of them.
-            let start = (prime < self.limbs).then(|| {
-                ciphertexts.load_into(ciphertext, component, prime, extended);
-                (&*extended, self.special_product[prime])
-            });
-            let part = [&key.b, &key.a][component].words();
-            let keys: Vec<&[u64]> = (0..self.digits.len()).map(|d| &part[(d * primes + prime) * n..][..n]).collect();
-            context.kernel().sum_products_into(context.modulus(prime), &factors, &keys, start, sum);
+        // Special primes have no residues of the ciphertext, and P is zero modulo each of them.
+        if prime < self.limbs {
+            for (component, sum) in sums.iter_mut().enumerate() {
+                ciphertexts.load_into(ciphertext, component, prime, sum);
+            }
         }
+        if self.digits.is_empty() {
+            return;
+        }
+        let factors: Vec<&[u64]> = digits.chunks_exact(n).collect();
+        let [b, a] = [&key.b, &key.a].map(|part| -> Vec<&[u64]> {
+            (0..self.digits.len()).map(|d| &part.words()[(d * primes + prime) * n..][..n]).collect()
+        });
+        let [first, second] = sums;
+        let start = self.special_product.get(prime).copied();
+        context.kernel().sum_products_assign(context.modulus(prime), &factors, [&b, &a], start, [first, second]);
     }
 }

@@ -108,7 +108,7 @@ impl<'a> PublicEncryptor<'a> {
                 let u = &scratch.ephemeral[prime * n..][..n];
                 kernel.mul_add_assign(context.modulus(prime), sum, u, &key[prime * n..][..n]);
             }
-            self.mod_down.apply(context, &mut scratch.sum, |prime| prime, out);
+            self.mod_down.apply(context, &mut scratch.sum, out);
             if component == 0 {
                 for (prime, out) in out.chunks_exact_mut(n).enumerate() {
                     let m = context.modulus(prime);

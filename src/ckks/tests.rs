@@ -159,8 +159,8 @@ fn rescale_alone_divides_both_components() {
     let fresh = [c0.clone(), c1.clone()];
     let down = ModDown::new(&context, vec![1], 1);
     let [mut o0, mut o1] = [vec![0; n], vec![0; n]];
-    down.apply(&context, &mut c0, |p| p, &mut o0);
-    down.apply(&context, &mut c1, |p| p, &mut o1);
+    down.apply(&context, &mut c0, &mut o0);
+    down.apply(&context, &mut c1, &mut o1);
     let scale = scale / context.parameters().moduli()[1] as f64;
     let found = decrypt(&context, &key, &[&o0, &o1], 1, scale).unwrap();
     assert_near(deviation(&found, &z) * scale, noise::rescale(n), "rescale");

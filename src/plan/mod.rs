@@ -202,7 +202,8 @@ impl Plan {
     pub fn id(&self, model_id: &[u8; 32]) -> [u8; 32] {
         use std::fmt::Write as _;
         let p = &self.parameters;
-        let mut text = format!("nightshift plan 1\ndegree {}\nmoduli {:?}\n", p.degree(), p.moduli());
+        // 2: masks are words where they were blocks.
+        let mut text = format!("nightshift plan 2\ndegree {}\nmoduli {:?}\n", p.degree(), p.moduli());
         // Writing to a String cannot fail.
         let _ = writeln!(text, "special {:?}\ndigit limbs {}", p.special(), p.digit_limbs());
         let _ = writeln!(text, "input scale {:016x}", self.input_scale.to_bits());

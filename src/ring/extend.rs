@@ -5,7 +5,7 @@
 //! computed in double precision in a fixed order, so the result is the same bits everywhere; where the sum is within rounding
 //! error of a half either neighbour is a valid, nearly centred representative.
 
-use super::kernels::{Extending, ExtensionTarget};
+use super::kernels::{Extending, ExtensionTarget, Kernel};
 use super::{Modulus, Ntt};
 
 /// Constants for one (source primes, target primes) pair.
@@ -14,6 +14,8 @@ pub struct Extension {
     /// `(B / b_i)^-1 mod b_i`
     inverses: Vec<u64>,
     reciprocals: Vec<f64>,
+    /// Of a single source prime, the least digit whose quotient is 1.
+    rounded_up_from: u64,
     targets: Vec<(Modulus, ExtensionTarget)>,
 }
 
@@ -37,28 +39,45 @@ impl Extension {
                 (*m, target)
             })
             .collect();
-        let reciprocals = from.iter().map(|b| 1.0 / b.value() as f64).collect();
-        Self { inverses, reciprocals, targets }
+        let reciprocals: Vec<f64> = from.iter().map(|b| 1.0 / b.value() as f64).collect();
+        let rounded_up_from = if let ([b], [reciprocal]) = (from, &reciprocals[..]) {
+            // Rounding keeps order: where the quotient becomes 1 is found by bisection.
+            let is_rounded_up = |digit: u64| digit as f64 * reciprocal + 0.5 >= 1.0;
+            let (mut below, mut from) = (0, b.value());
+            while from - below > 1 {
+                let middle = below + (from - below) / 2;
+                *(if is_rounded_up(middle) { &mut from } else { &mut below }) = middle;
+            }
+            from
+        } else {
+            0
+        };
+        Self { inverses, reciprocals, rounded_up_from, targets }
     }
 
-    /// From residues modulo source prime `source` in the NTT domain, whose transform `ntt` is, to the digits that [`Self::forward_into`] reads:
-    /// coefficients times `(B / b_i)^-1`.
+    /// From residues modulo source prime `source` in the NTT domain, whose transform `ntt` is, to digits: coefficients times `(B / b_i)^-1`.
     pub fn prepare_assign(&self, source: usize, ntt: &Ntt, x: &mut [u64]) {
         ntt.inverse_scaled_assign(x, self.inverses[source]);
     }
 
-    /// The residues modulo target `t`, whose transform `ntt` is, of the centred representative, from prepared limbs; in the NTT domain.
+    /// Of digits of all source primes, `[prime][N]`, finds the quotients v, once for all targets; then they are what [`Self::forward_into`] reads.
+    pub fn finish_assign(&self, kernel: Kernel, limbs: &mut [u64]) {
+        if self.reciprocals.len() > 1 {
+            kernel.mark_quotients_assign(&self.reciprocals, limbs);
+        }
+    }
+
+    /// The residues modulo target `t`, whose transform `ntt` is, of the centred representative, from finished limbs; in the NTT domain.
     pub fn forward_into(&self, limbs: &[&[u64]], t: usize, ntt: &Ntt, out: &mut [u64]) {
         let (m, target) = &self.targets[t];
         debug_assert_eq!(m, ntt.modulus());
-        ntt.forward_extended_into(&Extending { limbs, reciprocals: &self.reciprocals, target }, out);
+        ntt.forward_extended_into(&Extending { limbs, rounded_up_from: self.rounded_up_from, target }, out);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::kernels::Kernel;
     use crate::ring::primes;
 
     #[test]
@@ -86,8 +105,9 @@ mod tests {
                 extension.prepare_assign(source, &ntt(m), &mut limb);
                 limb
             };
-            let limbs: Vec<Vec<u64>> = from.iter().enumerate().map(limb).collect();
-            let views: Vec<&[u64]> = limbs.iter().map(Vec::as_slice).collect();
+            let mut limbs: Vec<u64> = from.iter().enumerate().flat_map(limb).collect();
+            extension.finish_assign(kernel, &mut limbs);
+            let views: Vec<&[u64]> = limbs.chunks_exact(values.len()).collect();
             for (t, m) in to.iter().enumerate() {
                 // Through the transform and back.
                 let ntt = ntt(m);
@@ -127,11 +147,12 @@ mod tests {
                 let edge = [0, m.value() - 1, m.value() / 2, m.value() / 2 + 1];
                 (0..degree).map(|i| if i < 64 { edge[(i >> at) % 4] } else { next() % m.value() }).collect()
             };
-            let digits: Vec<Vec<u64>> = from.iter().enumerate().map(digit).collect();
-            let views: Vec<&[u64]> = digits.iter().map(Vec::as_slice).collect();
+            let digits: Vec<u64> = from.iter().enumerate().flat_map(digit).collect();
             for (t, m) in to.iter().enumerate() {
                 let extended = |kernel: Kernel| {
-                    let mut out = vec![0; degree];
+                    let (mut out, mut digits) = (vec![0; degree], digits.clone());
+                    extension.finish_assign(kernel, &mut digits);
+                    let views: Vec<&[u64]> = digits.chunks_exact(degree).collect();
                     extension.forward_into(&views, t, &Ntt::new(degree, m.value(), kernel).unwrap(), &mut out);
                     out
                 };

@@ -83,6 +83,12 @@ impl Modulus {
         x.min(x.wrapping_sub(self.q))
     }
 
+    /// The largest multiple of q below 2^64: words below it are as uniform modulo q as they are themselves.
+    #[must_use]
+    pub fn word_limit(&self) -> u64 {
+        self.two_to_64.wrapping_neg()
+    }
+
     /// `x mod q` for 128-bit `x`.
     #[inline]
     #[must_use]

@@ -1,16 +1,17 @@
 //! Random polynomials: seeds from the operating system, expanded by AES-256 in counter mode with random access.
 //!
 //! A *stream* is AES-256 keyed by a 32-byte seed. Block `(entry, limb, index)` is the encryption of the little-endian 16 bytes
-//! `index: u64 | limb: u32 | entry: u32`. One block is one draw, so any tile can make its own part. A seed is used for one purpose
+//! `index: u64 | limb: u32 | entry: u32`. Where a draw lies depends on no other, so any tile can make its own part. A seed is used for one purpose
 //! only; several purposes of one master seed are separated by BLAKE3 key derivation ([`derive_seed`]).
 //!
-//! - uniform modulo q: the block as a little-endian 128-bit integer, modulo q (distance from uniform below 2^-78);
+//! - uniform modulo q: residue i is word i mod 2 of block i div 2, modulo q, if it is below the largest multiple of q that a word holds (exactly
+//!   uniform then). Of others, one in 2^14 at most, it is block i of limb + 2^31, a little-endian 128-bit integer, modulo q (distance below 2^-78);
 //! - ternary: `floor(3 w / 2^64) - 1`, w the block's first little-endian word (distance below 2^-62), constant time;
 //! - error: centred binomial with variance 21/2 (sigma 3.24): the difference of the bit counts of two 21-bit halves, constant time. The
 //!   constant coefficient is the sum of two, so that the error is spherical in this ring's geometry (ENGINE section 7).
 
 use super::Modulus;
-use super::kernels::Kernel;
+use super::kernels::{Kernel, blocks_of};
 use aes::Aes256;
 use aes::cipher::consts::U16;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
@@ -22,6 +23,10 @@ pub const SEED_BYTES: usize = 32;
 pub const ERROR_VARIANCE: f64 = 10.5;
 /// Blocks encrypted at once: enough that preparing the cipher's round keys for vectors does not count.
 const BLOCKS: usize = 512;
+/// Words of uniform polynomials made at once; they stay in the first-level cache from step to step.
+const WORDS: usize = 2 * BLOCKS;
+/// Added to a limb's number: second draws, where a word was refused.
+const REFUSED: u32 = 1 << 31;
 
 type Block = Array<u8, U16>;
 
@@ -100,12 +105,7 @@ impl Stream {
 
     /// Residues `first ..` of the uniform polynomial `entry` modulo limb number `limb`, in `[0, q)`. Uniform polynomials are public.
     pub fn uniform_into(&self, m: &Modulus, entry: u32, limb: u32, first: usize, out: &mut [u64]) {
-        let mut blocks = [Block::default(); BLOCKS];
-        for (run, out) in out.chunks_mut(BLOCKS).enumerate() {
-            let blocks = &mut blocks[..out.len()];
-            self.blocks_into(entry, limb, (first + run * BLOCKS) as u64, blocks);
-            self.kernel.reduce_blocks_into(m, Block::cast_slice_to_core(blocks), out);
-        }
+        self.uniform_rows_into(m, &[entry], limb, first, out);
     }
 
     /// [`Self::uniform_into`] for several polynomials, `[entry][residue]`: what is short apart is expanded together.
@@ -118,22 +118,51 @@ impl Stream {
         if columns == 0 {
             return;
         }
-        if columns > BLOCKS / 2 {
-            for (&entry, out) in entries.iter().zip(out.chunks_exact_mut(columns)) {
-                self.uniform_into(m, entry, limb, first, out);
+        let (before, even) = (first % 2, (columns - first % 2) / 2 * 2);
+        let pairs_alone = before == 0 && even == columns;
+        if pairs_alone && columns <= WORDS / 2 {
+            let together = WORDS / columns;
+            for (entries, out) in entries.chunks(together).zip(out.chunks_mut(together * columns)) {
+                self.expand_pairs(m, entries, limb, first, out);
             }
             return;
         }
-        let together = BLOCKS / columns;
-        // Bytes, and not blocks: only those are cleared by wide stores.
-        let mut blocks = [[0; 16]; BLOCKS];
-        for (entries, out) in entries.chunks(together).zip(out.chunks_mut(together * columns)) {
-            let blocks = Block::cast_slice_from_core_mut(&mut blocks[..out.len()]);
-            for (&entry, blocks) in entries.iter().zip(blocks.chunks_exact_mut(columns)) {
-                self.count_into(entry, limb, first as u64, blocks);
+        for (&entry, out) in entries.iter().zip(out.chunks_exact_mut(columns)) {
+            let (alone, out) = out.split_at_mut(before);
+            let (pairs, last) = out.split_at_mut(even);
+            for (run, out) in pairs.chunks_mut(WORDS).enumerate() {
+                self.expand_pairs(m, &[entry], limb, first + before + run * WORDS, out);
             }
-            self.cipher.encrypt_blocks(blocks);
-            self.kernel.reduce_blocks_into(m, Block::cast_slice_to_core(blocks), out);
+            // Halves of a block whose other half is not asked for.
+            for (out, index) in alone.iter_mut().zip([first]).chain(last.iter_mut().zip([first + columns - 1])) {
+                let mut pair = [0; 2];
+                self.expand_pairs(m, &[entry], limb, index / 2 * 2, &mut pair);
+                *out = pair[index % 2];
+            }
+        }
+    }
+
+    /// Residues of whole blocks: `first` and the number of an entry's residues are even. Counted, encrypted and reduced where they are to be.
+    fn expand_pairs(&self, m: &Modulus, entries: &[u32], limb: u32, first: usize, out: &mut [u64]) {
+        let columns = out.len() / entries.len();
+        let blocks = Block::cast_slice_from_core_mut(blocks_of(out));
+        for (&entry, blocks) in entries.iter().zip(blocks.chunks_exact_mut(columns / 2)) {
+            self.count_into(entry, limb, first as u64 / 2, blocks);
+        }
+        self.cipher.encrypt_blocks(blocks);
+        if self.kernel.reduce_words_assign(m, out) {
+            self.draw_refused(m, entries, limb, first, out);
+        }
+    }
+
+    #[cold]
+    fn draw_refused(&self, m: &Modulus, entries: &[u32], limb: u32, first: usize, out: &mut [u64]) {
+        let columns = out.len() / entries.len();
+        for (i, out) in out.iter_mut().enumerate().filter(|(_, out)| **out == u64::MAX) {
+            let index = (first + i % columns) as u64;
+            let mut block = [Block::default()];
+            self.blocks_into(entries[i / columns], limb | REFUSED, index, &mut block);
+            *out = m.reduce_u128(u128::from_le_bytes(block[0].into()));
         }
     }
 
@@ -185,14 +214,16 @@ mod tests {
         let mut part = vec![0; 300];
         stream.uniform_into(&m, 5, 2, 333, &mut part);
         assert_eq!(part, whole[333..633]);
-        for (columns, entries) in [(1, 700), (64, 19), (300, 3), (512, 2), (700, 2)] {
+        for (columns, entries) in [(1, 700), (2, 700), (64, 19), (65, 3), (300, 4), (512, 2), (700, 2), (2050, 1)] {
             let entries: Vec<u32> = (0..entries).map(|i| (i * 7 + 5) % 23).collect();
-            let mut rows = vec![0; columns * entries.len()];
-            stream.uniform_rows_into(&m, &entries, 2, 200, &mut rows);
-            for (&entry, row) in entries.iter().zip(rows.chunks_exact(columns)) {
-                let mut alone = vec![0; columns];
-                stream.uniform_into(&m, entry, 2, 200, &mut alone);
-                assert_eq!(row, alone, "{columns} residues of entry {entry}");
+            for first in [200, 201] {
+                let mut rows = vec![0; columns * entries.len()];
+                stream.uniform_rows_into(&m, &entries, 2, first, &mut rows);
+                for (&entry, row) in entries.iter().zip(rows.chunks_exact(columns)) {
+                    let mut alone = vec![0; first + columns];
+                    stream.uniform_into(&m, entry, 2, 0, &mut alone);
+                    assert_eq!(row, &alone[first..], "{columns} residues of entry {entry} from {first} on");
+                }
             }
         }
         stream.uniform_rows_into(&m, &[], 0, 0, &mut []);
@@ -203,6 +234,33 @@ mod tests {
         }
         assert_ne!(*derive_seed("a", &[7; 32]), *derive_seed("b", &[7; 32]));
         assert!(whole.iter().all(|&x| x < m.value()));
+    }
+
+    /// Word by word, the second draws of refused ones among them.
+    #[test]
+    fn uniform_residues_are_what_the_specification_says() {
+        let stream = Stream::new(&[3; 32]);
+        // Of all primes of 50 bits one of those that refuse most: nearly 2^-14 of all words.
+        let m = Modulus::new(primes::nearest((1 << 50) - (3 << 34), 8192, &[]).unwrap()).unwrap();
+        let q = m.value();
+        let limit = u64::MAX / q * q;
+        let n = 200_000;
+        let mut words = Vec::new();
+        stream.for_blocks(4, 1, n / 2, |_, block| words.extend([block as u64, (block >> 64) as u64]));
+        let mut second = Vec::new();
+        stream.for_blocks(4, 1 + (1 << 31), n, |_, block| second.push((block % u128::from(q)) as u64));
+        let expected: Vec<u64> =
+            words.iter().zip(second).map(|(word, second)| if *word < limit { word % q } else { second }).collect();
+        assert!(
+            words.iter().any(|&word| word >= limit),
+            "no word was refused: 2^64 mod q is {}",
+            0u64.wrapping_sub(limit)
+        );
+        for kernel in Kernel::present() {
+            let mut found = vec![0; n];
+            Stream::with_kernel(&[3; 32], kernel).uniform_into(&m, 4, 1, 0, &mut found);
+            assert_eq!(found, expected, "{}", kernel.name());
+        }
     }
 
     #[test]

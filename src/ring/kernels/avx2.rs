@@ -30,7 +30,7 @@ macro_rules! compiled {
 compiled!(mul_into(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]));
 compiled!(mul_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]));
 compiled!(scale_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor));
-compiled!(reduce_blocks_into(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]));
+compiled!(reduce_words_assign(m: &Modulus, x: &mut [u64]) -> bool);
 compiled!(count_blocks_into(high: u64, first: u64, blocks: &mut [[u8; 16]]));
 compiled!(unpack_into(width: usize, packed: &[u8], out: &mut [u64]) -> u64);
 compiled!(fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
@@ -41,8 +41,9 @@ compiled!(words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperan
 compiled!(nonzero_assign(m: &Modulus, x: &mut [u64]));
 compiled!(nonzero_pieces_into(m: &Modulus, x: &[u64], columns: usize, stride: usize, out: &mut [u64]));
 compiled!(extend_twist_into(m: &Modulus, from: &Extending<'_>, w: ShoupFactor, t: &ShoupTable, out: &mut [u64]));
-compiled!(sum_products_into(
-    m: &Modulus, factors: &[&[u64]], keys: &[&[u64]], start: Option<(&[u64], ShoupFactor)>, out: &mut [u64]
+compiled!(mark_quotients_assign(reciprocals: &[f64], limbs: &mut [u64]));
+compiled!(sum_products_assign(
+    m: &Modulus, factors: &[&[u64]], keys: [&[&[u64]]; 2], start: Option<ShoupFactor>, sums: [&mut [u64]; 2]
 ));
 compiled!(pack_into(width: usize, residues: &[u64], packed: &mut [u8]));
 compiled!(unpack_pieces_into(

@@ -42,7 +42,7 @@ mod extend;
 mod transform;
 mod words;
 
-pub(super) use extend::{extend_twist_into, subtract_from_scaled_assign, sum_products_into};
+pub(super) use extend::{extend_twist_into, mark_quotients_assign, subtract_from_scaled_assign, sum_products_assign};
 pub use transform::Transform;
 pub(super) use words::{multiplies_whole, words_mul_add};
 
@@ -51,7 +51,6 @@ entry!(mul_add_assign => mul_add(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u
 entry!(scale_assign => scale(m: &Modulus, x: &mut [u64], w: ShoupFactor));
 entry!(fold_twist_assign => fold_twist(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 entry!(untwist_unfold_assign => untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
-entry!(reduce_blocks_into => reduce_blocks(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]));
 entry!(square_into => square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
 entry!(square_rows_into => square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]));
 entry!(nonzero_assign => nonzero(m: &Modulus, x: &mut [u64]));
@@ -286,26 +285,25 @@ fn count_blocks(high: u64, first: u64, blocks: &mut [[u8; 16]]) {
     portable::count_blocks_into(high, counted, runs.into_remainder());
 }
 
+pub(super) fn reduce_words_assign(_: Token, m: &Modulus, x: &mut [u64]) -> bool {
+    // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
+    unsafe { reduce_words(m, x) }
+}
+
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn reduce_blocks(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
+fn reduce_words(m: &Modulus, x: &mut [u64]) -> bool {
     let wide = Wide::new(m);
-    let power = m.shoup(m.two_to_64());
-    let (value, quotient) = (_mm512_set1_epi64(power.value as i64), _mm512_set1_epi64(power.quotient as i64));
-    let low_words = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
-    let high_words = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
-    let mut runs = blocks.chunks_exact(LANES);
-    let mut outs = out.chunks_exact_mut(LANES);
-    for (run, out) in (&mut runs).zip(&mut outs) {
-        let bytes = run.as_flattened();
-        // SAFETY: eight blocks are 128 bytes; the loads have no alignment requirement.
-        let (a, b) =
-            unsafe { (_mm512_loadu_si512(bytes.as_ptr().cast()), _mm512_loadu_si512(bytes[64..].as_ptr().cast())) };
-        let low = _mm512_permutex2var_epi64(a, low_words, b);
-        let high = wide.reduce_to_2q(_mm512_permutex2var_epi64(a, high_words, b));
-        let sum = _mm512_add_epi64(wide.product_above(high, (value, quotient)), wide.reduce_to_2q(low));
-        store(out, 0, wide.fold_4q(sum));
+    let limit = _mm512_set1_epi64(m.word_limit() as i64);
+    let mut refused: __mmask8 = 0;
+    let mut runs = x.chunks_exact_mut(LANES);
+    for run in &mut runs {
+        let words = load(run, 0);
+        let beyond = _mm512_cmpge_epu64_mask(words, limit);
+        refused |= beyond;
+        store(run, 0, _mm512_mask_set1_epi64(wide.reduce(words), beyond, -1));
     }
-    portable::reduce_blocks_into(m, runs.remainder(), outs.into_remainder());
+    let rest = portable::reduce_words_assign(m, runs.into_remainder());
+    refused != 0 || rest
 }
 
 pub(super) fn unpack_into(_: Token, width: usize, packed: &[u8], out: &mut [u64]) -> u64 {

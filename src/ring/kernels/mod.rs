@@ -60,14 +60,17 @@ pub struct ExtensionTarget {
     pub overshoot: [u64; 16],
 }
 
+/// Bits of a word that digits of a base extension are below, and that multipliers of 52 bits see.
+const WORD_BITS: u32 = 52;
+
 /// What a base extension reads: digits of a few source primes, and constants of them and of one target.
 #[derive(Clone, Copy, Debug)]
 pub struct Extending<'a> {
-    /// Prepared limbs, below 2^52.
+    /// Digits, below 2^52; if there are several limbs, the first one's quotients above that: [`Kernel::mark_quotients_assign`].
     pub limbs: &'a [&'a [u64]],
-    /// One over each source prime.
-    pub reciprocals: &'a [f64],
-    /// Constants of the target.
+    /// The least digit of a single limb whose quotient is 1, not 0.
+    pub rounded_up_from: u64,
+    /// Constants of the target. From a single prime, which the target's is not, the cofactor is 1.
     pub target: &'a ExtensionTarget,
 }
 
@@ -215,9 +218,10 @@ impl Kernel {
         dispatch!(self, scale_assign(m, x, w));
     }
 
-    /// `out[i]` is the little-endian integer of block `i`, modulo q; as many blocks as residues.
-    pub fn reduce_blocks_into(&self, m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
-        dispatch!(self, reduce_blocks_into(m, blocks, out));
+    /// Each word, little-endian in memory, modulo q; `u64::MAX` where it is not below [`Modulus::word_limit`], and then the return value is true.
+    #[must_use]
+    pub fn reduce_words_assign(&self, m: &Modulus, x: &mut [u64]) -> bool {
+        dispatch!(self, reduce_words_assign(m, x))
     }
 
     /// Block `i` is the little-endian integer `high 2^64 + first + i`; `first + i` below 2^64.
@@ -261,8 +265,13 @@ impl Kernel {
         dispatch!(self, nonzero_pieces_into(m, x, columns, stride, out));
     }
 
-    /// Extends and then does as [`Self::fold_twist_assign`]: with `v = floor(1/2 + sum_j limbs[j][i] reciprocals[j])`, products and sums rounded
-    /// one by one from the first on, `x[i] = sum_j limbs[j][i] cofactors[j] + overshoot[v]`; `v` below 16.
+    /// Puts the quotients of a base extension where its multipliers do not see them. `limbs` are digits below 2^52, `[prime][N]`; to digit i of the first
+    /// prime is added `2^52 v`, `v = floor(1/2 + sum_j limbs[j][i] reciprocals[j])`, products and sums rounded one by one from the first on; `v` below 16.
+    pub fn mark_quotients_assign(&self, reciprocals: &[f64], limbs: &mut [u64]) {
+        dispatch!(self, mark_quotients_assign(reciprocals, limbs));
+    }
+
+    /// Extends and then does as [`Self::fold_twist_assign`]: of digits `limbs[j][i]` with quotient v, `x[i] = sum_j limbs[j][i] cofactors[j] + overshoot[v]`.
     pub fn extend_twist_into(
         &self,
         m: &Modulus,
@@ -274,16 +283,16 @@ impl Kernel {
         dispatch!(self, extend_twist_into(m, from, w, t, out));
     }
 
-    /// `out[i] = sum_j factors[j][i] keys[j][i]`, plus `x[i] * w` of `start`.
-    pub fn sum_products_into(
+    /// For both sums of as many words as the factors: `sum[i] = sum_j factors[j][i] keys[j][i]`, plus what `sum[i]` was times `start`. Words are at most q.
+    pub fn sum_products_assign(
         &self,
         m: &Modulus,
         factors: &[&[u64]],
-        keys: &[&[u64]],
-        start: Option<(&[u64], ShoupFactor)>,
-        out: &mut [u64],
+        keys: [&[&[u64]]; 2],
+        start: Option<ShoupFactor>,
+        sums: [&mut [u64]; 2],
     ) {
-        dispatch!(self, sum_products_into(m, factors, keys, start, out));
+        dispatch!(self, sum_products_assign(m, factors, keys, start, sums));
     }
 
     /// `packed` is `out.len()` residues of `width` bytes each, low byte first, for a width of 5 to 7: the reverse of [`Self::unpack_into`]. Residues are
@@ -331,6 +340,12 @@ impl Kernel {
     fn words_mul_add(&self, m: &Modulus, block: &block::PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]) {
         dispatch!(self, words_mul_add(m, block, operands, out));
     }
+}
+
+/// The same memory as 16-byte blocks, two words each; of an odd number, the last word is left out.
+pub fn blocks_of(words: &mut [u64]) -> &mut [[u8; 16]] {
+    // SAFETY: the blocks lie within the words, bytes have no alignment, and any bytes are a word.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len() / 2) }
 }
 
 /// Asks for bytes that will be read soon to be brought into the second-level cache.

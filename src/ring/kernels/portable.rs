@@ -3,7 +3,7 @@
 //! Inlined, so that a wider tier can compile the same text with its own instructions.
 
 use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, columns_per_reduction, weight};
-use super::{Extending, Modulus, ShoupFactor, ShoupTable};
+use super::{Extending, Modulus, ShoupFactor, ShoupTable, WORD_BITS};
 
 #[inline(always)]
 pub(super) fn mul_into(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
@@ -27,10 +27,15 @@ pub(super) fn scale_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor) {
 }
 
 #[inline(always)]
-pub(super) fn reduce_blocks_into(m: &Modulus, blocks: &[[u8; 16]], out: &mut [u64]) {
-    for (o, &block) in out.iter_mut().zip(blocks) {
-        *o = m.reduce_u128(u128::from_le_bytes(block));
+pub(super) fn reduce_words_assign(m: &Modulus, x: &mut [u64]) -> bool {
+    let limit = m.word_limit();
+    let mut refused = false;
+    for x in x {
+        let word = u64::from_le(*x);
+        refused |= word >= limit;
+        *x = if word < limit { m.reduce(word) } else { u64::MAX };
     }
+    refused
 }
 
 #[inline(always)]
@@ -143,10 +148,26 @@ pub(super) fn nonzero_pieces_into(m: &Modulus, x: &[u64], columns: usize, stride
 /// One residue of a base extension.
 #[inline(always)]
 pub(super) fn extended(m: &Modulus, from: &Extending<'_>, i: usize) -> u64 {
-    let &Extending { limbs, reciprocals, target } = from;
-    let sum = limbs.iter().zip(reciprocals).fold(0.0, |sum, (limb, r)| sum + limb[i] as f64 * r);
-    let overshoot = target.overshoot[(sum + 0.5) as usize];
-    limbs.iter().zip(&target.cofactors).fold(overshoot, |sum, (limb, &w)| m.add(sum, m.mul_shoup(limb[i], w)))
+    let &Extending { limbs, rounded_up_from, target } = from;
+    let first = limbs[0][i];
+    let quotient = if limbs.len() == 1 { usize::from(first >= rounded_up_from) } else { (first >> WORD_BITS) as usize };
+    limbs.iter().zip(&target.cofactors).fold(target.overshoot[quotient], |sum, (limb, &w)| {
+        m.add(sum, m.mul_shoup(limb[i] & ((1 << WORD_BITS) - 1), w))
+    })
+}
+
+#[inline(always)]
+pub(super) fn mark_quotients_assign(reciprocals: &[f64], limbs: &mut [u64]) {
+    mark_quotients_range(reciprocals, limbs, 0..limbs.len() / reciprocals.len());
+}
+
+#[inline(always)]
+pub(super) fn mark_quotients_range(reciprocals: &[f64], limbs: &mut [u64], range: core::ops::Range<usize>) {
+    let n = limbs.len() / reciprocals.len();
+    for i in range {
+        let sum = reciprocals.iter().enumerate().fold(0.0, |sum, (s, r)| sum + limbs[s * n + i] as f64 * r);
+        limbs[i] |= ((sum + 0.5) as u64) << WORD_BITS;
+    }
 }
 
 #[inline(always)]
@@ -177,14 +198,16 @@ pub(super) fn extend_twist_range(
 }
 
 #[inline(always)]
-pub(super) fn sum_products_into(
+pub(super) fn sum_products_assign(
     m: &Modulus,
     factors: &[&[u64]],
-    keys: &[&[u64]],
-    start: Option<(&[u64], ShoupFactor)>,
-    out: &mut [u64],
+    keys: [&[&[u64]]; 2],
+    start: Option<ShoupFactor>,
+    sums: [&mut [u64]; 2],
 ) {
-    sum_products_range(m, factors, keys, start, out, 0..out.len());
+    for (sum, keys) in sums.into_iter().zip(keys) {
+        sum_products_range(m, factors, keys, start, sum, 0..sum.len());
+    }
 }
 
 #[inline(always)]
@@ -192,15 +215,15 @@ pub(super) fn sum_products_range(
     m: &Modulus,
     factors: &[&[u64]],
     keys: &[&[u64]],
-    start: Option<(&[u64], ShoupFactor)>,
-    out: &mut [u64],
+    start: Option<ShoupFactor>,
+    sum: &mut [u64],
     range: core::ops::Range<usize>,
 ) {
     for i in range {
         // Products are below 2^100: thousands of them fit.
-        let first = start.map_or(0, |(x, w)| u128::from(x[i]) * u128::from(w.value));
-        let sum = factors.iter().zip(keys).fold(first, |sum, (f, k)| sum + u128::from(f[i]) * u128::from(k[i]));
-        out[i] = m.reduce_u128(sum);
+        let first = start.map_or(0, |w| u128::from(sum[i]) * u128::from(w.value));
+        let total = factors.iter().zip(keys).fold(first, |sum, (f, k)| sum + u128::from(f[i]) * u128::from(k[i]));
+        sum[i] = m.reduce_u128(total);
     }
 }
 

@@ -91,14 +91,24 @@ fn wide_words_and_packed_bytes_are_read_exactly() {
     let mut words = Words(5);
     for kernel in Kernel::present() {
         for m in edge_primes() {
-            let mut wide: Vec<u128> =
-                (0..75).map(|_| u128::from(words.next()) << 64 | u128::from(words.next())).collect();
-            wide[..4].copy_from_slice(&[u128::MAX, 0, u128::from(u64::MAX), u128::from(u64::MAX) << 64]);
-            let blocks: Vec<[u8; 16]> = wide.iter().map(|w| w.to_le_bytes()).collect();
-            let mut out = vec![0; 75];
-            kernel.reduce_blocks_into(&m, &blocks, &mut out);
-            for (&wide, &found) in wide.iter().zip(&out) {
-                assert_eq!(u128::from(found), wide % u128::from(m.value()), "{} {wide}", kernel.name());
+            let q = m.value();
+            let limit = u64::MAX / q * q;
+            let mut drawn: Vec<u64> = (0..75).map(|_| words.next() % limit).collect();
+            // At the edges of the quotient, in vectors and behind them.
+            for at in [0, 8, 72] {
+                drawn[at..at + 3].copy_from_slice(&[limit - 1, 0, q]);
+            }
+            for refused in [&[][..], &[5, 30], &[74]] {
+                let mut x = drawn.clone();
+                for &at in refused {
+                    x[at] = if at == 5 { limit } else { u64::MAX };
+                }
+                x.iter_mut().for_each(|x| *x = x.to_le());
+                assert_eq!(kernel.reduce_words_assign(&m, &mut x), !refused.is_empty(), "{}", kernel.name());
+                for (at, (&found, word)) in x.iter().zip(&drawn).enumerate() {
+                    let expected = if refused.contains(&at) { u64::MAX } else { word % q };
+                    assert_eq!(found, expected, "{} {word} mod {q}", kernel.name());
+                }
             }
         }
         for (high, first, len) in [(0, 0, 0), (7, 3, 1), (1 << 40 | 9, 8, 4), (u64::MAX, u64::MAX - 66, 66)] {
@@ -197,13 +207,17 @@ fn sums_of_products_are_exact() {
                 let (flat_factors, flat_keys) = (views(&factors), views(&keys));
                 let (f, k): (Vec<&[u64]>, Vec<&[u64]>) =
                     (flat_factors.chunks_exact(len).collect(), flat_keys.chunks_exact(len).collect());
-                for start in [None, Some((&x[..], factor))] {
-                    let mut out = vec![0; len];
-                    kernel.sum_products_into(&m, &f, &k, start, &mut out);
-                    for (i, &found) in out.iter().enumerate() {
-                        let sum: i128 = f.iter().zip(&k).map(|(f, k)| big(f[i]) * big(k[i])).sum();
-                        let first = if start.is_some() { big(x[i]) * big(factor.value) } else { 0 };
-                        assert_eq!(big(found), (sum + first) % big(q), "{} {digits} digits mod {q}", kernel.name());
+                for start in [None, Some(factor)] {
+                    // The second sum's keys are those of the first in another order.
+                    let reversed: Vec<&[u64]> = k.iter().rev().copied().collect();
+                    let (mut a, mut b) = (x.clone(), f[0].to_vec());
+                    kernel.sum_products_assign(&m, &f, [&k, &reversed], start, [&mut a, &mut b]);
+                    for (found, keys, before) in [(a, &k, &x[..]), (b, &reversed, f[0])] {
+                        for (i, &found) in found.iter().enumerate() {
+                            let sum: i128 = f.iter().zip(keys).map(|(f, k)| big(f[i]) * big(k[i])).sum();
+                            let first = if start.is_some() { big(before[i]) * big(factor.value) } else { 0 };
+                            assert_eq!(big(found), (sum + first) % big(q), "{} {digits} digits mod {q}", kernel.name());
+                        }
                     }
                 }
             }
@@ -221,12 +235,16 @@ fn twisted_extensions_equal_their_definition() {
             let (q, n) = (m.value(), 64);
             let from: Vec<Modulus> = list.iter().copied().filter(|p| p != m).take(sources).collect();
             let limbs: Vec<Vec<u64>> = from.iter().map(|p| words.residues(p.value(), n)).collect();
-            let views: Vec<&[u64]> = limbs.iter().map(Vec::as_slice).collect();
             let reciprocals: Vec<f64> = from.iter().map(|p| 1.0 / p.value() as f64).collect();
-            let target = ExtensionTarget {
-                cofactors: words.residues(q, sources).into_iter().map(|w| m.shoup(w)).collect(),
-                overshoot: std::array::from_fn(|_| words.next() % q),
-            };
+            let mut cofactors: Vec<ShoupFactor> = words.residues(q, sources).into_iter().map(|w| m.shoup(w)).collect();
+            let mut prepared = limbs.concat();
+            if sources == 1 {
+                cofactors[0] = m.shoup(1);
+            } else {
+                kernel.mark_quotients_assign(&reciprocals, &mut prepared);
+            }
+            let views: Vec<&[u64]> = prepared.chunks_exact(n).collect();
+            let target = ExtensionTarget { cofactors, overshoot: std::array::from_fn(|_| words.next() % q) };
             let (w, t) = (m.shoup(words.next() % q), ShoupTable::new(m, words.residues(q, n).into_iter()));
             let mut expected: Vec<u64> = (0..n)
                 .map(|i| {
@@ -238,7 +256,8 @@ fn twisted_extensions_equal_their_definition() {
                 .collect();
             Kernel::portable().fold_twist_assign(m, &mut expected, w, &t);
             let mut out = vec![0; n];
-            let extending = Extending { limbs: &views, reciprocals: &reciprocals, target: &target };
+            let rounded_up_from = from[0].value().div_ceil(2);
+            let extending = Extending { limbs: &views, rounded_up_from, target: &target };
             kernel.extend_twist_into(m, &extending, w, &t, &mut out);
             assert_eq!(out, expected, "{} from {sources} primes mod {q}", kernel.name());
         }
