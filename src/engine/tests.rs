@@ -7,7 +7,7 @@ use crate::format::FormatError;
 use crate::net::sample::{dense_network, random_images, random_network};
 use crate::net::{Calibration, Circuit, LowerOptions, lower};
 use crate::plan::{After, Plan, Requirements, scales};
-use crate::ring::kernels::Kernel;
+use crate::ring::kernels::{BlockWork, Kernel};
 use crate::ring::sampling::Stream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -264,6 +264,34 @@ fn eager_stages_equal_the_integer_oracle() {
         let squared: Vec<usize> = (0..plan.stages.len()).filter(|&k| plan.stages[k].squared).collect();
         assert_eq!(squared, [&[1][..], &[1, 2]][seed as usize - 1], "network {seed}");
         check_network(&circuit, &images, degree, &format!("eager network {seed}"));
+    }
+}
+
+/// AMX, emulated where the CPU lacks it, on layers large enough to be multiplied as bytes.
+#[test]
+fn amx_gives_the_same_words() {
+    let Some(amx) = Kernel::emulated_amx().or_else(|| Kernel::by_name("amx")) else { return };
+    let degree = 64;
+    let network = dense_network(3, &[9, 48, 40, 21, 3]);
+    let images = random_images(&network, degree, 2003);
+    for default_bits in [8, 12] {
+        let options = LowerOptions { default_bits, ..LowerOptions::default() };
+        let circuit = lower(&network, &options, &images).unwrap();
+        let largest = (1 << (default_bits - 1)) - 1;
+        let blocks = circuit.stages.iter().flat_map(|stage| &stage.map.blocks);
+        let as_bytes = blocks
+            .filter(|block| BlockWork::new(amx, block.rows.len(), block.columns.len(), largest, 40).byte_products > 0);
+        assert_eq!(as_bytes.count(), 2, "{default_bits} bits");
+        let plan = scales::insecure_plan(&circuit, &Requirements::default(), degree).unwrap();
+        let context = Context::new(plan.parameters.clone(), Kernel::portable()).unwrap();
+        let key = SecretKey::generate(&context).unwrap();
+        let evaluation_key = key.evaluation_key(&context).unwrap();
+        let batch = MemoryBatch::encrypt(&context, &key, plan.input_scale, &images.x);
+        let [expected, found] = [Kernel::portable(), amx].map(|kernel| {
+            let engine = Engine::new(circuit.clone(), plan.clone(), Some(evaluation_key.clone()), kernel, 2).unwrap();
+            engine.run(&batch, &|_| {}).unwrap()
+        });
+        assert_eq!(found, expected, "{default_bits} bits");
     }
 }
 

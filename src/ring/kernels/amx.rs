@@ -7,12 +7,15 @@ use super::bytes::{Line, SUM_LINES};
 use core::arch::asm;
 use std::sync::OnceLock;
 
+#[cfg(all(test, target_os = "linux"))]
+mod emulated;
+
 /// Rows of a group: those of a tile register.
 pub(super) const GROUP_ROWS: usize = 16;
 /// Lines of a unit in one step: 64 columns.
 const STEP_LINES: usize = 16;
 
-/// Exists only where the CPU has AMX with 8-bit integers and the system lets this process use it.
+/// Exists only where the CPU has AMX with 8-bit integers and the system lets this process use it, or where tests emulate it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token(());
 

@@ -150,6 +150,17 @@ impl Kernel {
         tiers
     }
 
+    /// The AMX tier on emulated instructions, for tests: where the CPU has no AMX, but all else that the tier needs.
+    #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn emulated_amx() -> Option<Self> {
+        Some(Self(Tier::Amx(avx512ifma::Token::detect()?, amx::Token::emulated()?)))
+    }
+
+    #[cfg(all(test, not(all(target_os = "linux", target_arch = "x86_64"))))]
+    pub(crate) fn emulated_amx() -> Option<Self> {
+        None
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn vector_tiers() -> Vec<Self> {
         let mut tiers: Vec<Self> = avx2::Token::detect().map(|token| Self(Tier::Avx2(token))).into_iter().collect();

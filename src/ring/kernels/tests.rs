@@ -274,7 +274,12 @@ enum Draw {
     Any,
 }
 
-/// Checks one block on every tier present against exact arithmetic.
+/// Every tier present, and AMX emulated where the CPU lacks it.
+fn block_tiers() -> impl Iterator<Item = Kernel> {
+    Kernel::present().into_iter().chain(Kernel::emulated_amx())
+}
+
+/// Checks one block on every tier against exact arithmetic.
 fn check_block(words: &mut Words, m: &Modulus, shape: (usize, usize, usize), bits: u32, draw: Draw) {
     let q = m.value();
     let (rows, columns, row_words) = shape;
@@ -310,7 +315,7 @@ fn check_block(words: &mut Words, m: &Modulus, shape: (usize, usize, usize), bit
         .map(|at| ((big(expected[at]) - big(start[at]) + big(constant_at(at))).rem_euclid(big(q))) as u64)
         .collect();
     let mut scratch = BlockScratch::default();
-    for kernel in Kernel::present() {
+    for kernel in block_tiers() {
         let block = PackedBlock::new(kernel, rows, columns, &weights);
         let mut check = |start_with, expected: &[u64]| {
             let operands =
