@@ -83,6 +83,8 @@ pub(super) struct Integers {
     pub(super) lowering: Lowering,
     /// Share of images with the same label, 0 to 1.
     pub(super) agreement: f64,
+    /// The same with all stages a byte wide, where wider ones were chosen.
+    pub(super) byte_agreement: Option<f64>,
     /// Largest logit error relative to the largest logit.
     pub(super) logit_error: f64,
     /// The circuit's, `[class][image]`.
@@ -107,9 +109,10 @@ pub(super) fn integers(
 ) -> Result<Integers, CliError> {
     let Some(options) = fixed else {
         let choice = choose_bits(network, calibration, TARGET_AGREEMENT)?;
-        let BitChoice { lowering, circuit, agreement, logit_error, .. } = choice;
+        let BitChoice { lowering, circuit, agreement, first_agreement, logit_error, stage_bits } = choice;
+        let byte_agreement = stage_bits.iter().any(|&bits| bits > bits::FIRST_BITS).then_some(first_agreement);
         let logits = circuit.evaluate_batch(&calibration.x, calibration.images)?;
-        return Ok(Integers { circuit, lowering, agreement, logit_error, logits });
+        return Ok(Integers { circuit, lowering, agreement, byte_agreement, logit_error, logits });
     };
     let lowering = Lowering::decide(network, options, &Ranges::measure(network, calibration)?)?;
     let circuit = lowering.measured_circuit(network, calibration)?;
@@ -118,7 +121,7 @@ pub(super) fn integers(
     let agreement = bits::agreement(&logits, &float, circuit.classes());
     let largest = float.iter().fold(0.0, |largest: f64, logit| largest.max(logit.abs()));
     let logit_error = oracles::max_difference(&logits, &float) / largest.max(f64::MIN_POSITIVE);
-    Ok(Integers { circuit, lowering, agreement, logit_error, logits })
+    Ok(Integers { circuit, lowering, agreement, byte_agreement: None, logit_error, logits })
 }
 
 /// Tells the log of integers that change more labels than they should.

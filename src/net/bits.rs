@@ -8,8 +8,8 @@ use super::lower::LowerOptions;
 use super::lowering::{Lowering, LoweringLimits};
 use super::network::Network;
 
-/// Width every stage starts with.
-const FIRST_BITS: u32 = 8;
+/// Width every stage starts with: of a byte, which is multiplied at once.
+pub const FIRST_BITS: u32 = 8;
 /// Widest integers there are.
 const LAST_BITS: u32 = 16;
 /// Images on which single steps are compared; the target is always checked on all.
@@ -24,6 +24,8 @@ pub struct BitChoice {
     pub stage_bits: Vec<u32>,
     /// Fraction of calibration images whose label is the float network's.
     pub agreement: f64,
+    /// The same with [`FIRST_BITS`] in every stage.
+    pub first_agreement: f64,
     /// Largest logit error over the calibration images, relative to their largest logit.
     pub logit_error: f64,
     /// All that, with the network, makes the circuit.
@@ -52,10 +54,12 @@ pub fn choose_bits(network: &Network, calibration: &Calibration, target_agreemen
     };
     let lowered = |stage_bits: &[u32]| decided(stage_bits)?.circuit(network, &LoweringLimits::OWN);
     let mut stage_bits = vec![FIRST_BITS; network.squarings() + 1];
+    let mut first_agreement = None;
     loop {
         let mut circuit = lowered(&stage_bits)?;
         let logits = circuit.evaluate_batch(&calibration.x, calibration.images)?;
         let agreement = agreement(&logits, &ranges.logits, classes);
+        let first_agreement = *first_agreement.get_or_insert(agreement);
         let logit_error = relative_error(&logits, &ranges.logits);
         let done = agreement >= target_agreement || logit_error <= SMALL_ERROR;
         let open: Vec<usize> = (0..stage_bits.len()).filter(|&stage| stage_bits[stage] < LAST_BITS).collect();
@@ -63,7 +67,7 @@ pub fn choose_bits(network: &Network, calibration: &Calibration, target_agreemen
             fill_stats(&mut circuit, calibration)?;
             let lowering = decided(&stage_bits)?;
             stage_bits.truncate(circuit.stages.len());
-            return Ok(BitChoice { stage_bits, agreement, logit_error, lowering, circuit });
+            return Ok(BitChoice { stage_bits, agreement, first_agreement, logit_error, lowering, circuit });
         }
         let mut best: Option<(f64, usize)> = None;
         for stage in open {

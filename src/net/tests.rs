@@ -225,6 +225,8 @@ fn bits_are_raised_only_where_needed() {
     let easy = choose_bits(&network, &images, 0.5).unwrap();
     assert_eq!(easy.stage_bits, vec![8; easy.circuit.stages.len()]);
     let strict = choose_bits(&network, &images, 1.0).unwrap();
+    assert_eq!([easy.first_agreement, strict.first_agreement], [easy.agreement; 2]);
+    assert!(strict.stage_bits.iter().any(|&bits| bits > 8) && strict.first_agreement < 1.0, "{strict:?}");
     assert!(strict.agreement >= easy.agreement && strict.logit_error <= easy.logit_error);
     assert!(strict.agreement == 1.0 || strict.logit_error <= 1e-3);
     let logits = strict.circuit.evaluate_batch(&images.x, 256).unwrap();

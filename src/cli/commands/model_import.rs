@@ -86,6 +86,10 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
     table.row(["golden outputs", &format!("largest error {golden_error:.2e}")]);
     let kept = format!("{:.2} % of {} calibration images", 100.0 * choice.agreement, calibration.images);
     table.row(["labels kept", &kept]);
+    if let Some(agreement) = choice.byte_agreement {
+        let kept = format!("{:.2} %, and the wider stages take about half the products", 100.0 * agreement);
+        table.row(["kept with --bits 8", &kept]);
+    }
     if let Some(accuracy) = accuracy {
         table.row(["accuracy there", &format!("{:.2} %", 100.0 * accuracy)]);
     }
@@ -106,6 +110,7 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
             "golden_max_error": golden_error,
             "calibration_images": calibration.images,
             "calibration_agreement": choice.agreement,
+            "calibration_agreement_at_8_bits": choice.byte_agreement,
             "calibration_accuracy": accuracy,
             "calibration_logit_error": choice.logit_error,
             "canaries": package.canaries.len(),
