@@ -2,12 +2,13 @@
 //!
 //! The bytes go to a temporary file in the same folder; [`ContainerWriter::finish`] hashes the sections, writes the
 //! header, syncs, renames, and syncs the folder. Dropped before that, the temporary file is removed (after a kill it
-//! stays, as `.<name>.<random>.tmp`). Padding is never written: the file is created as one hole, which reads as zeros.
+//! stays, as `.<name>.<random>.tmp`). Padding is never written: what was not written to reads as zeros.
 //! Unix only. Not here: threads (callers may share `&ContainerWriter` among theirs), and what sections mean.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +17,11 @@ use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use super::header::{DIGEST_CHARS, DIGEST_PREFIX, HEADER_DIGEST, HeaderLayout, KEY_PREFIX, is_name};
+use super::pieces::{LaterPieces, PIECE_BYTES};
 use super::{FormatError, Kind, SectionSpec, VERSION};
 
-const HASH_CHUNK_BYTES: usize = 1 << 20;
+/// Bytes hashed at a time, twice, so few enough to stay in the cache.
+const HASH_CHUNK_BYTES: usize = 256 << 10;
 
 /// What a finished container is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,21 @@ pub struct Written {
     pub digest: String,
     /// Length of the file.
     pub file_bytes: u64,
+}
+
+/// A file on its way to the disk.
+#[derive(Debug)]
+pub struct Flush {
+    file: File,
+    path: PathBuf,
+}
+
+impl Flush {
+    /// Waits until what was written so far is on the disk. A failure told here may not be told by [`ContainerWriter::finish`] again: the file is bad
+    /// then. Errors: the operating system's.
+    pub fn wait(self) -> Result<(), FormatError> {
+        self.file.sync_data().map_err(|error| FormatError::Write(error).in_file(&self.path))
+    }
 }
 
 /// A container being written. Each byte of each section is to be written exactly once, in any order, from any thread.
@@ -50,8 +68,8 @@ impl ContainerWriter {
     /// are the container's own. Secret kinds get mode 0600 from the start, others what the umask leaves of 0666.
     ///
     /// Errors: bad names or shapes, a header above 1 MiB ([`BadData`](super::ErrorKind::BadData)); a folder that is
-    /// absent or not writable ([`Create`](super::ErrorKind::Create)). The file is sparse, so a disk that is too small
-    /// is found by [`ContainerWriter::write_at`].
+    /// absent or not writable ([`Create`](super::ErrorKind::Create)). A disk that is too small is found here by most
+    /// file systems, by the others in [`ContainerWriter::write_at`].
     pub fn create(
         final_path: &Path,
         kind: Kind,
@@ -85,7 +103,7 @@ impl ContainerWriter {
         let header_bytes = layout.render(&full_metadata)?.len() as u64;
 
         let temporary = temporary_beside(final_path, if kind.is_secret() { 0o600 } else { 0o666 })?;
-        temporary.as_file().set_len(header_bytes + layout.data_bytes as u64).map_err(FormatError::Create)?;
+        size(temporary.as_file(), header_bytes + layout.data_bytes as u64).map_err(FormatError::Create)?;
         let written_bytes = layout.sections.iter().map(|_| AtomicU64::new(0)).collect();
         let final_path = final_path.to_path_buf();
         Ok(Self { temporary, final_path, layout, metadata: full_metadata, header_bytes, written_bytes })
@@ -116,6 +134,14 @@ impl ContainerWriter {
         self.temporary.as_file().write_all_at(bytes, file_offset).map_err(FormatError::Write)?;
         written_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// For bringing what was written to the disk while [`ContainerWriter::finish`] does the rest. Errors: the operating system's.
+    pub fn flush(&self) -> Result<Flush, FormatError> {
+        let path = self.final_path.clone();
+        let file = self.temporary.as_file().try_clone();
+        let file = file.map_err(|error| FormatError::Write(error).in_file(&path))?;
+        Ok(Flush { file, path })
     }
 
     /// Completes the file and gives it its name, replacing what had it.
@@ -149,18 +175,24 @@ impl ContainerWriter {
             if found != section.len_bytes as u64 {
                 return Err(FormatError::invalid(format!("bytes written to {name:?}"), found, section.len_bytes));
             }
-            let begin = self.header_bytes + section.begin as u64;
-            let digest = hash_range(file, begin, section.len_bytes).map_err(FormatError::Write)?;
-            self.metadata.insert(format!("{KEY_PREFIX}{DIGEST_PREFIX}{name}"), digest);
+        }
+        // One reading for both digests: the file's own begins with the header, which holds those of the sections.
+        let file_bytes = self.header_bytes as usize + self.layout.data_bytes;
+        let mut reading = Reading::new(file, file_bytes);
+        for section in &self.layout.sections {
+            let begin = self.header_bytes as usize + section.begin;
+            let digest = reading.digest(begin, section.len_bytes).map_err(FormatError::Write)?;
+            let padding = reading.digest(begin + section.len_bytes, section.pad_bytes);
+            padding.map_err(FormatError::Write)?;
+            self.metadata.insert(format!("{KEY_PREFIX}{DIGEST_PREFIX}{}", section.spec.name), digest);
         }
         let (header, content_id) = self.layout.seal(&mut self.metadata)?;
-        let file_bytes = self.header_bytes + self.layout.data_bytes as u64;
         file.write_all_at(&header, 0).map_err(FormatError::Write)?;
         file.sync_all().map_err(FormatError::Write)?;
-        let digest = hash_range(file, 0, file_bytes as usize).map_err(FormatError::Write)?;
+        let digest = reading.finish(file_bytes).map_err(FormatError::Write)?;
         persist(self.temporary, path).map_err(FormatError::Create)?;
         sync_folder_of(path)?;
-        Ok(Written { content_id, digest, file_bytes })
+        Ok(Written { content_id, digest, file_bytes: file_bytes as u64 })
     }
 }
 
@@ -177,6 +209,23 @@ pub(super) fn temporary_beside(final_path: &Path, mode: u32) -> Result<NamedTemp
         .map_err(FormatError::Create)
 }
 
+/// Gives a file its size. Its place on the disk is taken at once where the system can: pieces that are written far apart then cost less.
+fn size(file: &File, bytes: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{FallocateFlags, fallocate};
+        match fallocate(file, FallocateFlags::empty(), 0, bytes).map_err(io::Error::from) {
+            Ok(()) => return Ok(()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                return Err(error);
+            }
+            // Not every file system can.
+            Err(_) => {}
+        }
+    }
+    file.set_len(bytes)
+}
+
 /// Makes a rename in the folder of `path` lasting.
 pub(super) fn sync_folder_of(path: &Path) -> Result<(), FormatError> {
     File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(FormatError::Write)
@@ -186,16 +235,55 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn hash_range(file: &File, begin: u64, len_bytes: usize) -> io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    // The sections of a secret key pass through it.
-    let mut chunk = Zeroizing::new(vec![0; HASH_CHUNK_BYTES.min(len_bytes)]);
-    let mut done = 0;
-    while done < len_bytes {
-        let part = &mut chunk[..HASH_CHUNK_BYTES.min(len_bytes - done)];
-        file.read_exact_at(part, begin + done as u64)?;
-        hasher.update(part);
-        done += part.len();
+/// A file's content read once, front to back, and its first piece again.
+struct Reading<'a> {
+    file: &'a File,
+    later: LaterPieces,
+    /// The sections of a secret key pass through it.
+    chunk: Zeroizing<Vec<u8>>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(file: &'a File, file_bytes: usize) -> Self {
+        let chunk = Zeroizing::new(vec![0; HASH_CHUNK_BYTES.min(file_bytes)]);
+        Self { file, later: LaterPieces::default(), chunk }
     }
-    Ok(hasher.finalize().to_hex().to_string())
+
+    /// BLAKE3 of the `len_bytes` from byte `begin` on, which follow what was read before; hexadecimal.
+    fn digest(&mut self, begin: usize, len_bytes: usize) -> io::Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        let later = &mut self.later;
+        read_chunks(self.file, &mut self.chunk, begin..begin + len_bytes, |at, bytes| {
+            hasher.update(bytes);
+            later.update(bytes.get(PIECE_BYTES.saturating_sub(at)..).unwrap_or_default());
+        })?;
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// BLAKE3 of all `file_bytes`, hexadecimal.
+    fn finish(mut self, file_bytes: usize) -> io::Result<String> {
+        let mut first = blake3::Hasher::new();
+        read_chunks(self.file, &mut self.chunk, 0..PIECE_BYTES.min(file_bytes), |_, bytes| {
+            first.update(bytes);
+        })?;
+        Ok(self.later.finish(&first).to_hex().to_string())
+    }
+}
+
+/// Calls `use_bytes` for one part of the range after the other, with its place in the file.
+fn read_chunks(
+    file: &File,
+    chunk: &mut [u8],
+    range: Range<usize>,
+    mut use_bytes: impl FnMut(usize, &[u8]),
+) -> io::Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let part_bytes = chunk.len().min(range.end - at);
+        let part = &mut chunk[..part_bytes];
+        file.read_exact_at(part, at as u64)?;
+        use_bytes(at, part);
+        at += part_bytes;
+    }
+    Ok(())
 }

@@ -38,7 +38,7 @@ const DOORS: [(&str, &[&str]); 16] = [
     ("tracing_subscriber", &["src/bin/", "src/cli/logging.rs"]),
     ("safetensors", &["src/format/", "src/train/checkpoint.rs"]),
     ("indicatif", &["src/cli/"]),
-    ("rustix", &["src/worker/memory.rs"]),
+    ("rustix", &["src/format/writer.rs", "src/worker/memory.rs"]),
     ("signal_hook", &["src/cli/signals.rs"]),
     ("object_store", &["jobs/src/store/", "jobs/src/queue/bucket.rs"]),
     ("sqlx", &["jobs/src/queue/postgres.rs", "jobs/src/queue/postgres/"]),
