@@ -74,10 +74,7 @@ impl Context {
 
     /// Small signed coefficients to the NTT domain of prime `i`.
     pub fn lift_into(&self, coefficients: &[i64], i: usize, out: &mut [u64]) {
-        let m = self.modulus(i);
-        for (o, &c) in out.iter_mut().zip(coefficients) {
-            *o = m.from_i64(c);
-        }
+        self.kernel.lift_into(self.modulus(i), coefficients, out);
         self.ntts[i].forward_assign(out);
     }
 }

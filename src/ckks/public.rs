@@ -52,7 +52,7 @@ impl<'a> PublicEncryptor<'a> {
         for (prime, limb) in a.chunks_exact_mut(n).enumerate() {
             masks.uniform_into(context.modulus(prime), 0, prime as u32, 0, limb);
         }
-        let stream = || fresh_seed().map(|seed| Stream::new(&seed));
+        let stream = || fresh_seed().map(|seed| Stream::with_kernel(&seed, context.kernel()));
         Ok(Self {
             context,
             key,
@@ -60,7 +60,7 @@ impl<'a> PublicEncryptor<'a> {
             ternary: stream()?,
             errors: [stream()?, stream()?],
             scale,
-            encoder: Encoder::new(n),
+            encoder: Encoder::new(n, context.kernel()),
             mod_down: ModDown::new(context, (context.limbs()..context.all_limbs()).collect(), context.limbs()),
         })
     }
@@ -92,10 +92,30 @@ impl<'a> PublicEncryptor<'a> {
         scratch: &mut PublicScratch,
         out: [&mut [u64]; 2],
     ) -> Result<(), CkksError> {
+        self.transform_assign(slots, scratch);
+        self.encrypt_transformed_into(entry, slots, scratch, out)
+    }
+
+    /// Turns the slots of several ciphertexts, `[ciphertext][N]`, into what [`Self::encrypt_transformed_into`] takes; faster than one by one.
+    pub fn transform_assign(&self, slots: &mut [f64], scratch: &mut PublicScratch) {
+        self.encoder.transform_assign(slots, &mut scratch.transform);
+    }
+
+    /// The rest of [`Self::encrypt_into`]. Each entry once.
+    ///
+    /// # Errors
+    /// [`CkksError::Encode`].
+    pub fn encrypt_transformed_into(
+        &self,
+        entry: u32,
+        transformed: &[f64],
+        scratch: &mut PublicScratch,
+        out: [&mut [u64]; 2],
+    ) -> Result<(), CkksError> {
         let context = self.context;
         let n = context.degree();
         let kernel = context.kernel();
-        self.encoder.encode_into(slots, &mut scratch.transform, self.scale, &mut scratch.coefficients)?;
+        self.encoder.round_into(transformed, self.scale, &mut scratch.coefficients)?;
         self.ternary.ternary_into(entry, &mut scratch.small);
         for (prime, limb) in scratch.ephemeral.chunks_exact_mut(n).enumerate() {
             context.lift_into(&scratch.small, prime, limb);

@@ -65,16 +65,12 @@ impl SecretKey {
         let n = context.degree();
         let mut error = Zeroizing::new(vec![0; n]);
         errors.error_into(entry, &mut error);
-        let mut mask = vec![0; n];
         let mut noise = Zeroizing::new(vec![0; n]);
         for (prime, b) in b.chunks_exact_mut(n).enumerate() {
             let m = context.modulus(prime);
-            masks.uniform_into(m, entry, prime as u32, 0, &mut mask);
+            masks.uniform_into(m, entry, prime as u32, 0, b);
             context.lift_into(&error, prime, &mut noise);
-            context.kernel().mul_into(m, &mask, self.limb(prime, n), b);
-            for (b, &e) in b.iter_mut().zip(noise.iter()) {
-                *b = m.sub(e, *b);
-            }
+            context.kernel().subtract_product_from_assign(m, b, self.limb(prime, n), &noise);
         }
     }
 
@@ -198,7 +194,7 @@ impl Decryptor {
     /// For one context.
     #[must_use]
     pub fn new(context: &Context) -> Self {
-        let encoder = Encoder::new(context.degree());
+        let encoder = Encoder::new(context.degree(), context.kernel());
         let zeros = || Zeroizing::new(vec![0; context.degree()]);
         Self { scratch: Zeroizing::new(vec![0.0; encoder.scratch_len()]), encoder, sum: zeros(), part: zeros() }
     }
@@ -255,10 +251,9 @@ pub struct SecretEncryptor<'a> {
 
 /// Working memory of one encrypting thread.
 pub struct EncryptScratch {
-    pub(super) coefficients: Zeroizing<Vec<i64>>,
-    pub(super) errors: Zeroizing<Vec<i64>>,
-    pub(super) transform: Zeroizing<Vec<f64>>,
-    pub(super) limb: Zeroizing<Vec<u64>>,
+    coefficients: Zeroizing<Vec<i64>>,
+    transform: Zeroizing<Vec<f64>>,
+    limb: Zeroizing<Vec<u64>>,
 }
 
 impl<'a> SecretEncryptor<'a> {
@@ -273,9 +268,9 @@ impl<'a> SecretEncryptor<'a> {
             key,
             mask_seed: *mask_seed,
             masks: Stream::with_kernel(&mask_seed, context.kernel()),
-            errors: Stream::new(&error_seed),
+            errors: Stream::with_kernel(&error_seed, context.kernel()),
             scale,
-            encoder: Encoder::new(context.degree()),
+            encoder: Encoder::new(context.degree(), context.kernel()),
         })
     }
 
@@ -288,7 +283,12 @@ impl<'a> SecretEncryptor<'a> {
     /// Memory for [`Self::encrypt_into`].
     #[must_use]
     pub fn scratch(&self) -> EncryptScratch {
-        EncryptScratch::new(self.context, &self.encoder)
+        let n = self.context.degree();
+        EncryptScratch {
+            coefficients: Zeroizing::new(vec![0; n]),
+            transform: Zeroizing::new(vec![0.0; self.encoder.scratch_len()]),
+            limb: Zeroizing::new(vec![0; n]),
+        }
     }
 
     /// Encrypts the slots as ciphertext number `entry`: c0 to `out`, `[limb][N]`, NTT domain. `slots` is overwritten. Each entry once.
@@ -302,34 +302,36 @@ impl<'a> SecretEncryptor<'a> {
         scratch: &mut EncryptScratch,
         out: &mut [u64],
     ) -> Result<(), CkksError> {
+        self.transform_assign(slots, scratch);
+        self.encrypt_transformed_into(entry, slots, scratch, out)
+    }
+
+    /// Turns the slots of several ciphertexts, `[ciphertext][N]`, into what [`Self::encrypt_transformed_into`] takes; faster than one by one.
+    pub fn transform_assign(&self, slots: &mut [f64], scratch: &mut EncryptScratch) {
+        self.encoder.transform_assign(slots, &mut scratch.transform);
+    }
+
+    /// The rest of [`Self::encrypt_into`]. Each entry once.
+    ///
+    /// # Errors
+    /// [`CkksError::Encode`].
+    pub fn encrypt_transformed_into(
+        &self,
+        entry: u32,
+        transformed: &[f64],
+        scratch: &mut EncryptScratch,
+        out: &mut [u64],
+    ) -> Result<(), CkksError> {
         let n = self.context.degree();
-        self.encoder.encode_into(slots, &mut scratch.transform, self.scale, &mut scratch.coefficients)?;
-        self.errors.error_into(entry, &mut scratch.errors);
-        for (c, &e) in scratch.coefficients.iter_mut().zip(scratch.errors.iter()) {
-            *c += e;
-        }
+        self.encoder.round_into(transformed, self.scale, &mut scratch.coefficients)?;
+        self.errors.add_error_assign(entry, &mut scratch.coefficients);
         for (prime, out) in out.chunks_exact_mut(n).enumerate() {
             let m = self.context.modulus(prime);
             self.context.lift_into(&scratch.coefficients, prime, &mut scratch.limb);
             self.masks.uniform_into(m, entry, prime as u32, 0, out);
             // c0 = m + e - c1 s, the mask being in `out`.
-            let s = self.key.limb(prime, n);
-            for ((o, &s), &message) in out.iter_mut().zip(s).zip(scratch.limb.iter()) {
-                *o = m.sub(message, m.mul(*o, s));
-            }
+            self.context.kernel().subtract_product_from_assign(m, out, self.key.limb(prime, n), &scratch.limb);
         }
         Ok(())
-    }
-}
-
-impl EncryptScratch {
-    pub(super) fn new(context: &Context, encoder: &Encoder) -> Self {
-        let n = context.degree();
-        Self {
-            coefficients: Zeroizing::new(vec![0; n]),
-            errors: Zeroizing::new(vec![0; n]),
-            transform: Zeroizing::new(vec![0.0; encoder.scratch_len()]),
-            limb: Zeroizing::new(vec![0; n]),
-        }
     }
 }

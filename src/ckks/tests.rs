@@ -37,6 +37,35 @@ fn encrypt(context: &Context, key: &SecretKey, values: &[f64], scale: f64) -> [V
     [c0, c1]
 }
 
+/// One after the other or several transformed together: the same ciphertexts.
+#[test]
+fn encrypting_several_is_encrypting_each() {
+    let context = context(1024, &[45, 40, 40], &[45], 1);
+    let (n, count) = (context.degree(), 7);
+    let key = SecretKey::generate(&context).unwrap();
+    let public_key = key.public_key(&context).unwrap();
+    let slots: Vec<f64> = (0..count).flat_map(|entry| values(n, entry)).collect();
+    let scale = 2f64.powi(30) + 0.5;
+    let secret = SecretEncryptor::new(&context, &key, scale).unwrap();
+    let public = PublicEncryptor::new(&context, &public_key, scale).unwrap();
+    let (mut scratch, mut public_scratch) = (secret.scratch(), public.scratch());
+    let mut together = [slots.clone(), slots.clone()];
+    secret.transform_assign(&mut together[0], &mut scratch);
+    public.transform_assign(&mut together[1], &mut public_scratch);
+    for entry in 0..count as usize {
+        let place = entry * n..(entry + 1) * n;
+        let [mut a, mut b, mut c, mut d, mut e, mut f] = [(); 6].map(|()| vec![0; context.limbs() * n]);
+        secret.encrypt_into(entry as u32, &mut slots[place.clone()].to_vec(), &mut scratch, &mut a).unwrap();
+        secret.encrypt_transformed_into(entry as u32, &together[0][place.clone()], &mut scratch, &mut b).unwrap();
+        assert!(a == b, "entry {entry}, secret key");
+        let alone = &mut slots[place.clone()].to_vec();
+        public.encrypt_into(entry as u32, alone, &mut public_scratch, [&mut c, &mut d]).unwrap();
+        let transformed = &together[1][place];
+        public.encrypt_transformed_into(entry as u32, transformed, &mut public_scratch, [&mut e, &mut f]).unwrap();
+        assert!(c == e && d == f, "entry {entry}, public key");
+    }
+}
+
 /// Decrypts the first `limbs` limbs of components given in the NTT domain.
 fn decrypt(
     context: &Context,

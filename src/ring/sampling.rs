@@ -176,17 +176,27 @@ impl Stream {
 
     /// Error coefficients of variance 10.5, the constant one of variance 21.
     pub fn error_into(&self, entry: u32, out: &mut [i64]) {
-        let half = |bits: u64| i64::from((bits & 0x1f_ffff).count_ones());
-        let draw = |bits: u64| half(bits) - half(bits >> 21);
-        // A block holds two draws.
-        let pairs = out.len().div_ceil(2);
-        self.for_blocks(entry, 0, pairs, |i, block| {
-            out[2 * i] = draw(block as u64);
-            if let Some(odd) = out.get_mut(2 * i + 1) {
-                *odd = draw((block >> 64) as u64);
-            }
-        });
-        self.for_blocks(entry, 1, 1, |_, block| out[0] += draw(block as u64));
+        out.fill(0);
+        self.add_error_assign(entry, out);
+    }
+
+    /// Adds those of [`Self::error_into`].
+    pub fn add_error_assign(&self, entry: u32, x: &mut [i64]) {
+        // Bytes, and not blocks: only those are cleared by wide stores.
+        let mut blocks = [[0; 16]; BLOCKS];
+        let mut add_draws = |limb, first: usize, x: &mut [i64]| {
+            // A block holds two draws.
+            let blocks = &mut blocks[..x.len().div_ceil(2)];
+            self.blocks_into(entry, limb, first as u64, Block::cast_slice_from_core_mut(blocks));
+            self.kernel.add_binomials_assign(blocks, x);
+        };
+        for (run, x) in x.chunks_mut(2 * BLOCKS).enumerate() {
+            add_draws(0, run * BLOCKS, x);
+        }
+        add_draws(1, 0, &mut x[..1]);
+        // As in `for_blocks`.
+        blocks.fill([0; 16]);
+        std::hint::black_box(&blocks);
     }
 }
 
@@ -260,6 +270,30 @@ mod tests {
             let mut found = vec![0; n];
             Stream::with_kernel(&[3; 32], kernel).uniform_into(&m, 4, 1, 0, &mut found);
             assert_eq!(found, expected, "{}", kernel.name());
+        }
+    }
+
+    #[test]
+    fn errors_are_their_definition() {
+        let half = |bits: u64| i64::from((bits & 0x1f_ffff).count_ones());
+        let draw = |bits: u64| half(bits) - half(bits >> 21);
+        for kernel in Kernel::present() {
+            let stream = Stream::with_kernel(&[8; 32], kernel);
+            for len in [1, 2, 17, 1024, 1025, 5000] {
+                let mut expected = vec![0; len];
+                stream.for_blocks(7, 0, len.div_ceil(2), |i, block| {
+                    for (x, word) in expected[2 * i..].iter_mut().zip([block as u64, (block >> 64) as u64]) {
+                        *x = draw(word);
+                    }
+                });
+                stream.for_blocks(7, 1, 1, |_, block| expected[0] += draw(block as u64));
+                let mut found = vec![3; len];
+                stream.error_into(7, &mut found);
+                assert_eq!(found, expected, "{} {len}", kernel.name());
+                stream.add_error_assign(7, &mut found);
+                expected.iter_mut().for_each(|e| *e *= 2);
+                assert_eq!(found, expected, "{} {len}, added", kernel.name());
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! AVX2 and BMI2: the reference text, compiled with four-word vectors and flag-free multiplies.
 
 use super::block::{BlockOperands, PackedWords};
-use super::{Extending, Modulus, ShoupFactor, ShoupTable, portable};
+use super::{CosinePlan, Extending, Modulus, ShoupFactor, ShoupTable, portable};
 
 /// Exists only on a CPU with AVX2 and BMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,3 +51,7 @@ compiled!(unpack_pieces_into(
 ));
 compiled!(pack_pieces_into(width: usize, residues: &[u64], stride: usize, piece: usize, packed: &mut [u8]));
 compiled!(subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor));
+compiled!(subtract_product_from_assign(m: &Modulus, x: &mut [u64], factors: &[u64], from: &[u64]));
+compiled!(lift_into(m: &Modulus, x: &[i64], out: &mut [u64]));
+compiled!(add_binomials_assign(blocks: &[[u8; 16]], x: &mut [i64]));
+compiled!(cosine_rows_assign(plan: &CosinePlan, rows: &mut [f64], scratch: &mut [f64]));

@@ -18,11 +18,13 @@ mod avx512vnni;
 mod block;
 #[cfg(target_arch = "x86_64")]
 mod bytes;
+mod cosine;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx512ifma::Transform;
 pub use block::{BlockOperands, BlockScratch, BlockWork, PackedBlock, Start};
+pub use cosine::CosinePlan;
 
 use super::modulus::{Modulus, ShoupFactor};
 
@@ -334,6 +336,31 @@ impl Kernel {
     /// `x[i] = (from[i] - x[i]) * w`.
     pub fn subtract_from_scaled_assign(&self, m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor) {
         dispatch!(self, subtract_from_scaled_assign(m, x, from, w));
+    }
+
+    /// `x[i] = from[i] - x[i] * factors[i]`
+    pub fn subtract_product_from_assign(&self, m: &Modulus, x: &mut [u64], factors: &[u64], from: &[u64]) {
+        dispatch!(self, subtract_product_from_assign(m, x, factors, from));
+    }
+
+    /// `out[i]` is the representative of the signed word `x[i]`.
+    pub fn lift_into(&self, m: &Modulus, x: &[i64], out: &mut [u64]) {
+        dispatch!(self, lift_into(m, x, out));
+    }
+
+    /// Adds to `x[i]` a draw of the centred binomial of variance 21/2: how many of word i's 21 low bits are set, less how many of the next 21. A
+    /// block is two little-endian words, and `blocks` at least as many as are needed. Constant time.
+    pub fn add_binomials_assign(&self, blocks: &[[u8; 16]], x: &mut [i64]) {
+        dispatch!(self, add_binomials_assign(blocks, x));
+    }
+
+    /// Cosine transforms of [`CosinePlan::TOGETHER`] polynomials of the plan's length, one after the other in `rows`: of each
+    /// `sum_k x[k] cos(pi (2k+1) i / 2N)`. `scratch` is [`CosinePlan::scratch_len`] values. No products and sums are fused.
+    ///
+    /// # Panics
+    /// If a slice is too short.
+    pub fn cosine_rows_assign(&self, plan: &CosinePlan, rows: &mut [f64], scratch: &mut [f64]) {
+        dispatch!(self, cosine_rows_assign(plan, rows, scratch));
     }
 
     /// Whether products of weights and residues of so many bits are summed whole, or as two halves.

@@ -3,6 +3,7 @@
 //! Inlined, so that a wider tier can compile the same text with its own instructions.
 
 use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, columns_per_reduction, weight};
+pub(super) use super::cosine::cosine_rows_assign;
 use super::{Extending, Modulus, ShoupFactor, ShoupTable, WORD_BITS};
 
 #[inline(always)]
@@ -229,8 +230,23 @@ pub(super) fn sum_products_range(
 
 #[inline(always)]
 pub(super) fn pack_into(width: usize, residues: &[u64], packed: &mut [u8]) {
-    for (bytes, residue) in packed.chunks_exact_mut(width).zip(residues) {
-        bytes.copy_from_slice(&residue.to_le_bytes()[..width]);
+    // Copies of a length that the compiler knows are no calls.
+    match width {
+        5 => pack::<5>(residues, packed),
+        6 => pack::<6>(residues, packed),
+        7 => pack::<7>(residues, packed),
+        _ => {
+            for (bytes, residue) in packed.chunks_exact_mut(width).zip(residues) {
+                bytes.copy_from_slice(&residue.to_le_bytes()[..width]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn pack<const WIDTH: usize>(residues: &[u64], packed: &mut [u8]) {
+    for (bytes, residue) in packed.chunks_exact_mut(WIDTH).zip(residues) {
+        bytes.copy_from_slice(&residue.to_le_bytes()[..WIDTH]);
     }
 }
 
@@ -259,6 +275,37 @@ pub(super) fn pack_pieces_into(width: usize, residues: &[u64], stride: usize, pi
 pub(super) fn subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor) {
     for (r, &minuend) in x.iter_mut().zip(from) {
         *r = m.mul_shoup(minuend + m.value() - *r, w);
+    }
+}
+
+#[inline(always)]
+pub(super) fn subtract_product_from_assign(m: &Modulus, x: &mut [u64], factors: &[u64], from: &[u64]) {
+    for ((r, &factor), &minuend) in x.iter_mut().zip(factors).zip(from) {
+        *r = m.sub(minuend, m.mul(*r, factor));
+    }
+}
+
+#[inline(always)]
+pub(super) fn lift_into(m: &Modulus, x: &[i64], out: &mut [u64]) {
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o = m.from_i64(x);
+    }
+}
+
+/// Bits that count for a binomial draw, and as many against it.
+pub(super) const DRAWN_HALF: u32 = 21;
+/// Both.
+pub(super) const DRAWN_BITS: u64 = (1 << (2 * DRAWN_HALF)) - 1;
+/// Those against it.
+pub(super) const DRAWN_AGAINST: u64 = DRAWN_BITS ^ ((1 << DRAWN_HALF) - 1);
+
+/// Draws of centred binomials. A half less another is the count of both, the other's bits flipped, less a half's.
+#[inline(always)]
+pub(super) fn add_binomials_assign(blocks: &[[u8; 16]], x: &mut [i64]) {
+    let (words, _) = blocks.as_flattened().as_chunks::<8>();
+    for (x, &word) in x.iter_mut().zip(words) {
+        let counted = (u64::from_le_bytes(word) ^ DRAWN_AGAINST) & DRAWN_BITS;
+        *x += i64::from(counted.count_ones()) - i64::from(DRAWN_HALF);
     }
 }
 

@@ -164,6 +164,74 @@ fn wide_words_and_packed_bytes_are_read_exactly() {
     }
 }
 
+/// Errors, lifts and masks taken off, of every length around a vector's.
+#[test]
+fn what_fresh_ciphertexts_are_made_with_is_exact() {
+    let mut words = Words(9);
+    for kernel in Kernel::present() {
+        for m in edge_primes() {
+            let q = m.value();
+            for len in [1, 7, 8, 67] {
+                let (a, b, c) = (words.residues(q, len), words.residues(q, len), words.residues(q, len));
+                let mut difference = a.clone();
+                kernel.subtract_product_from_assign(&m, &mut difference, &b, &c);
+                for (i, &found) in difference.iter().enumerate() {
+                    let expected = (big(c[i]) - big(a[i]) * big(b[i])).rem_euclid(big(q));
+                    assert_eq!(big(found), expected, "{} {} - {} {}", kernel.name(), c[i], a[i], b[i]);
+                }
+                let ends = [0, -1, q as i64, -(q as i64), i64::MAX, i64::MIN, -(1 << 62)];
+                let signed: Vec<i64> = ends.into_iter().chain((0..).map(|_| words.next() as i64)).take(len).collect();
+                let mut lifted = vec![0; len];
+                kernel.lift_into(&m, &signed, &mut lifted);
+                for (&x, &found) in signed.iter().zip(&lifted) {
+                    assert_eq!(big(found), i128::from(x).rem_euclid(big(q)), "{} {x} mod {q}", kernel.name());
+                }
+            }
+        }
+        for len in [0, 1, 2, 7, 8, 9, 75] {
+            let mut drawn: Vec<u64> = (0..len + 1).map(|_| words.next()).collect();
+            let ends = [0, u64::MAX, (1 << 21) - 1, u64::MAX << 21];
+            for (word, end) in drawn.iter_mut().zip(ends) {
+                *word = end;
+            }
+            let bytes: Vec<u8> = drawn.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let before: Vec<i64> = (0..len).map(|_| words.next() as i64 >> 2).collect();
+            let mut after = before.clone();
+            kernel.add_binomials_assign(bytes.as_chunks().0, &mut after);
+            for (i, (&before, &after)) in before.iter().zip(&after).enumerate() {
+                let bits = |range: std::ops::Range<u32>| range.filter(|bit| drawn[i] >> bit & 1 == 1).count() as i64;
+                assert_eq!(after - before, bits(0..21) - bits(21..42), "{} draw {i} of {len}", kernel.name());
+            }
+        }
+    }
+}
+
+/// The definition, and on every tier the same bits.
+#[test]
+fn cosine_transforms_are_those_of_the_reference() {
+    let mut words = Words(10);
+    for n in [8, 16, 32, 64, 512, 8192] {
+        let plan = CosinePlan::new(n);
+        let rows: Vec<f64> = (0..4 * n).map(|_| (words.next() >> 11) as f64 / (1u64 << 51) as f64 - 2.0).collect();
+        let mut scratch = vec![f64::NAN; plan.scratch_len()];
+        let mut transformed = rows.clone();
+        Kernel::portable().cosine_rows_assign(&plan, &mut transformed, &mut scratch);
+        for (row, found) in rows.chunks_exact(n).zip(transformed.chunks_exact(n)) {
+            for i in (0..n).step_by(n.div_ceil(64)) {
+                let angle = std::f64::consts::PI * i as f64 / (2 * n) as f64;
+                let sum: f64 = row.iter().enumerate().map(|(k, x)| x * (angle * (2 * k + 1) as f64).cos()).sum();
+                assert!((sum - found[i]).abs() < 1e-9, "{i} of {n}: {} for {sum}", found[i]);
+            }
+        }
+        for kernel in Kernel::present() {
+            let mut again = rows.clone();
+            kernel.cosine_rows_assign(&plan, &mut again, &mut scratch);
+            let same = again.iter().zip(&transformed).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{} of {n}", kernel.name());
+        }
+    }
+}
+
 #[test]
 fn twists_equal_their_definition() {
     let mut words = Words(2);
