@@ -3,12 +3,15 @@
 //! ```text
 //! JOB/batch-0000.in.nsc ..  encrypted images    JOB/model.nsm, JOB/eval.key  copies             JOB/job.toml  written last
 //! ```
-//! A folder without `job.toml` is no job. Entries are encrypted in parallel, a run of them at a time; a batch is never held whole.
+//! A folder without `job.toml` is no job. Entries are encrypted in parallel, a run of them at a time; a batch is never held whole. A batch is
+//! hashed and brought to the disk while the next one is encrypted.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use jobs::manifest::{self, Batch, FileRef, InputRef, JobManifest, ModelRef, Terms};
 use jobs::signing::{Purpose, signature_path};
@@ -22,13 +25,19 @@ use crate::ckks::keys::PublicKey;
 use crate::ckks::public::PublicEncryptor;
 use crate::ckks::secret::{SecretEncryptor, SecretKey};
 use crate::format::ciphertexts::{BatchHeader, BatchPlace, BatchWriter, Encryption, EncryptionKind, EntryRun};
-use crate::format::{Container, Expected, FormatError, Kind, ModelPackage, OpenLimits, Written, keys, secret};
+use crate::format::{Bytes, Container, Expected, FormatError, Kind, ModelPackage, OpenLimits, Written, keys, secret};
 use crate::plan::Requirements;
 use crate::ring::kernels::Kernel;
 use crate::ring::sampling::fresh_seed;
 
-/// Entries that a thread takes at a time: a cache line of each image's bytes is then read a few times only.
-const RUN: usize = 16;
+/// Entries whose slots a thread has at a time: a cache line of each image's bytes is then read a few times only.
+const SLOTS_RUN: usize = 16;
+/// Entries that a thread takes at a time, at most: the longer the pieces of the file, the less time they take the system.
+const LONGEST_RUN: usize = 64;
+/// Bytes of a run, at most, unless one group of slots has more: it is kept packed until it is written.
+const LONGEST_RUN_BYTES: usize = 16 << 20;
+/// Runs that a thread takes, at least, so that none waits long for the last.
+const RUNS_A_THREAD: usize = 6;
 
 /// The client's own signature under a request.
 #[derive(Clone, Copy)]
@@ -145,22 +154,17 @@ pub fn encrypt(request: &EncryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
     let model_digest = jobs::digest::digest_file(&outputs.bring(request.model_path, "model.nsm")?)?;
     let eval_key_digest = jobs::digest::digest_file(&outputs.bring(&eval_key_path, "eval.key")?)?;
     let done = AtomicU64::new(0);
+    let step = || progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+    let places: Vec<BatchPlace> = (0..batches.batches()).map(|index| job.place(index)).collect();
+    let written = job.write_batches(&places, request.threads, &mut outputs, &step)?;
     let mut listed = Vec::with_capacity(batches.batches());
-    let (mut upload_bytes, mut canaries) = (0, 0);
-    for index in 0..batches.batches() {
-        let name = format!("batch-{index:04}.in.nsc");
-        let path = outputs.free_path(&name)?;
-        let place = job.place(index);
-        canaries += place.canaries.len();
-        let step = || progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-        let written = job.encrypt_batch(&path, &place, request.threads, &step)?;
-        outputs.made(&path);
-        upload_bytes += written.file_bytes;
+    for (place, written) in places.iter().zip(&written) {
+        let index = place.index;
         listed.push(Batch {
             output: format!("batch-{index:04}.out.nsc"),
             occupancy: place.occupancy as u32,
             first_image: place.first_image,
-            input: InputRef { path: name, digest: digest(&written.digest)?, bytes: written.file_bytes },
+            input: InputRef { path: input_name(index), digest: digest(&written.digest)?, bytes: written.file_bytes },
         });
     }
     let manifest = JobManifest {
@@ -192,9 +196,9 @@ pub fn encrypt(request: &EncryptRequest<'_>, progress: &(dyn Fn(u64) + Sync)) ->
         slots: batches.slots(),
         entries: batches.entries(),
         encryption,
-        canaries,
+        canaries: places.iter().map(|place| place.canaries.len()).sum(),
         clamped: batches.clamped(),
-        upload_bytes,
+        upload_bytes: written.iter().map(|written| written.file_bytes).sum(),
         plan_id: setup.plan_id,
     })
 }
@@ -214,6 +218,10 @@ pub(super) fn write_manifest(
     }
     manifest.write(&path)?;
     Ok(())
+}
+
+fn input_name(index: usize) -> String {
+    format!("batch-{index:04}.in.nsc")
 }
 
 fn first(images: &ImageSet, limit: NonZeroUsize) -> ImageSet {
@@ -299,13 +307,39 @@ impl Job<'_> {
         }
     }
 
+    /// Writes all batches. One is hashed and brought to the disk while the next is encrypted.
+    fn write_batches(
+        &self,
+        places: &[BatchPlace],
+        threads: NonZeroUsize,
+        outputs: &mut Outputs,
+        step: &(dyn Fn() + Sync),
+    ) -> Result<Vec<Written>, ClientError> {
+        std::thread::scope(|scope| {
+            let mut all = Vec::with_capacity(places.len());
+            let mut finishing: Option<Finishing<'_>> = None;
+            for place in places {
+                let free = outputs.free_path(&input_name(place.index));
+                let encrypted = free.and_then(|path| Ok((self.encrypt_batch(&path, place, threads, step)?, path)));
+                // The batch before first, whose file is to be removed if this one failed.
+                all.extend(finishing.take().map(|before| before.join(outputs)).transpose()?);
+                let (writer, path) = encrypted?;
+                let flush = writer.flush()?;
+                let (flush, finish) = (scope.spawn(|| flush.wait()), scope.spawn(|| writer.finish()));
+                finishing = Some(Finishing { path, flush, finish });
+            }
+            all.extend(finishing.map(|last| last.join(outputs)).transpose()?);
+            Ok(all)
+        })
+    }
+
     fn encrypt_batch(
         &self,
         path: &Path,
         place: &BatchPlace,
         threads: NonZeroUsize,
         step: &(dyn Fn() + Sync),
-    ) -> Result<Written, ClientError> {
+    ) -> Result<BatchWriter<'_>, ClientError> {
         let context = &self.setup.context;
         let scale = self.setup.plan.input_scale;
         // Fresh masks and errors for every batch.
@@ -322,39 +356,68 @@ impl Job<'_> {
         let header = BatchHeader { header: self.setup.header(self.key_id), place: place.clone(), scale };
         let entries = self.batches.entries();
         let writer = BatchWriter::create(path, &header, context, entries, &encryption)?;
+        let longest = run_entries(entries, threads, writer.entry_bytes());
         let next = AtomicUsize::new(0);
         let failure = Mutex::new(None);
-        let work = || {
+        let encrypt_runs = || -> Result<(), ClientError> {
             let mut worker = Worker::new(self, &encryptor, place.index);
-            let mut run = writer.run(RUN);
+            let mut packed = Bytes::zeroed(longest * writer.entry_bytes()).map_err(FormatError::Write)?;
+            let mut run = writer.run(&mut packed);
             loop {
-                let start = next.fetch_add(RUN, Ordering::Relaxed);
+                let start = next.fetch_add(longest, Ordering::Relaxed);
                 if start >= entries {
-                    return;
+                    return Ok(());
                 }
-                if let Err(error) = worker.encrypt_run(start, entries.min(start + RUN), &mut run, step) {
-                    // The others stop at their next run; the first error is the one reported.
-                    next.store(entries, Ordering::Relaxed);
-                    if let Ok(mut failure) = failure.lock() {
-                        failure.get_or_insert(error);
-                    }
-                    return;
+                worker.encrypt_run(start..entries.min(start + longest), &mut run, step)?;
+            }
+        };
+        let work = || {
+            if let Err(error) = encrypt_runs() {
+                // The others stop at their next run; the first error is the one reported.
+                next.store(entries, Ordering::Relaxed);
+                if let Ok(mut failure) = failure.lock() {
+                    failure.get_or_insert(error);
                 }
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..threads.get().min(entries.div_ceil(RUN)) {
+            for _ in 1..threads.get().min(entries.div_ceil(longest)) {
                 scope.spawn(work);
             }
             work();
         });
         match failure.into_inner() {
-            Ok(None) => Ok(writer.finish()?),
+            Ok(None) => Ok(writer),
             Ok(Some(error)) => Err(error),
             Err(poisoned) => Err(poisoned
                 .into_inner()
                 .unwrap_or_else(|| ClientError::mismatch("encrypting threads", "a panic", "none"))),
         }
+    }
+}
+
+/// Entries of a run: one or more groups of [`SLOTS_RUN`].
+fn run_entries(entries: usize, threads: NonZeroUsize, entry_bytes: usize) -> usize {
+    let fair = entries / (RUNS_A_THREAD * threads.get());
+    let held = LONGEST_RUN_BYTES / entry_bytes.max(1);
+    (fair.min(held).min(LONGEST_RUN) / SLOTS_RUN).max(1) * SLOTS_RUN
+}
+
+/// A batch that is brought to the disk and hashed by two threads of its own.
+struct Finishing<'scope> {
+    path: PathBuf,
+    flush: ScopedJoinHandle<'scope, Result<(), FormatError>>,
+    finish: ScopedJoinHandle<'scope, Result<Written, FormatError>>,
+}
+
+impl Finishing<'_> {
+    fn join(self, outputs: &mut Outputs) -> Result<Written, ClientError> {
+        let panicked = |_| ClientError::mismatch("finishing threads", "a panic", "none");
+        let written = self.finish.join().map_err(panicked)??;
+        // It has its name by now, and goes again if it is not on the disk.
+        outputs.made(&self.path);
+        self.flush.join().map_err(panicked)??;
+        Ok(written)
     }
 }
 
@@ -366,6 +429,10 @@ struct Worker<'a> {
     slots: Zeroizing<Vec<f64>>,
     components: [Vec<u64>; 2],
     scratch: Scratch,
+}
+
+fn other_scratch() -> ClientError {
+    ClientError::mismatch("scratch memory", "of the other key", "of this key")
 }
 
 enum Scratch {
@@ -381,36 +448,54 @@ impl<'a> Worker<'a> {
             Encryptor::Secret(encryptor) => ([residues(), Vec::new()], Scratch::Secret(encryptor.scratch())),
             Encryptor::Public(encryptor) => ([residues(), residues()], Scratch::Public(Box::new(encryptor.scratch()))),
         };
-        let slots = Zeroizing::new(vec![0.0; RUN * context.degree()]);
+        let slots = Zeroizing::new(vec![0.0; SLOTS_RUN * context.degree()]);
         Self { batches: job.batches, batch, encryptor, slots, components, scratch }
     }
 
     fn encrypt_run(
         &mut self,
-        start: usize,
-        end: usize,
+        entries: Range<usize>,
+        run: &mut EntryRun<'_>,
+        step: &(dyn Fn() + Sync),
+    ) -> Result<(), ClientError> {
+        run.begin(entries.start, entries.len())?;
+        for start in entries.clone().step_by(SLOTS_RUN) {
+            self.encrypt_entries(start..entries.end.min(start + SLOTS_RUN), run, step)?;
+        }
+        Ok(run.write()?)
+    }
+
+    /// Of one run, as many as there are slots for.
+    fn encrypt_entries(
+        &mut self,
+        entries: Range<usize>,
         run: &mut EntryRun<'_>,
         step: &(dyn Fn() + Sync),
     ) -> Result<(), ClientError> {
         let n = self.batches.slots();
-        run.begin(start, end - start)?;
-        let values = &mut self.slots[..(end - start) * n];
-        self.batches.entries_into(self.batch, start..end, values)?;
-        for (entry, slots) in (start..end).zip(values.chunks_exact_mut(n)) {
+        let values = &mut self.slots[..entries.len() * n];
+        self.batches.entries_into(self.batch, entries.clone(), values)?;
+        match (self.encryptor, &mut self.scratch) {
+            (Encryptor::Secret(encryptor), Scratch::Secret(scratch)) => encryptor.transform_assign(values, scratch),
+            (Encryptor::Public(encryptor), Scratch::Public(scratch)) => encryptor.transform_assign(values, scratch),
+            _ => return Err(other_scratch()),
+        }
+        for (entry, values) in entries.zip(values.chunks_exact(n)) {
+            let number = entry as u32;
             let [c0, c1] = &mut self.components;
             match (self.encryptor, &mut self.scratch) {
                 (Encryptor::Secret(encryptor), Scratch::Secret(scratch)) => {
-                    encryptor.encrypt_into(entry as u32, slots, scratch, c0)?;
+                    encryptor.encrypt_transformed_into(number, values, scratch, c0)?;
                 }
                 (Encryptor::Public(encryptor), Scratch::Public(scratch)) => {
-                    encryptor.encrypt_into(entry as u32, slots, scratch, [&mut *c0, &mut *c1])?;
+                    encryptor.encrypt_transformed_into(number, values, scratch, [&mut *c0, &mut *c1])?;
                     run.put(entry, 1, c1)?;
                 }
-                _ => return Err(ClientError::mismatch("scratch memory", "of the other key", "of this key")),
+                _ => return Err(other_scratch()),
             }
             run.put(entry, 0, c0)?;
             step();
         }
-        Ok(run.write()?)
+        Ok(())
     }
 }

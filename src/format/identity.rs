@@ -218,11 +218,20 @@ pub(super) fn pack_limb_into(
     limb: &[u64],
     packed: &mut [u8],
 ) -> Result<(), FormatError> {
+    check_limb(context, prime, limb)?;
+    pack_into(limb, width_of(context, prime), packed)
+}
+
+/// Refuses residues that are not below `context`'s prime `prime`.
+pub(super) fn check_limb(context: &Context, prime: usize, limb: &[u64]) -> Result<(), FormatError> {
     let q = context.modulus(prime).value();
-    if let Some(index) = limb.iter().position(|&residue| residue >= q) {
-        return Err(FormatError::Residue { index, found: limb[index], limit: q });
+    // The top bit of one of the two is set by every residue of q or more, and by no other: no branches, plain vectors.
+    let top_bits = limb.iter().fold(0, |bits, &residue| bits | residue | (q - 1).wrapping_sub(residue));
+    if top_bits >> 63 == 0 {
+        return Ok(());
     }
-    pack_into(limb, width_bytes(q), packed)
+    let index = limb.iter().position(|&residue| residue >= q).unwrap_or_default();
+    Err(FormatError::Residue { index, found: limb[index], limit: q })
 }
 
 /// The inverse of [`pack_limb_into`].

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::place::{BatchPlace, EncryptionKind, add_scale};
 use crate::ckks::Context;
-use crate::format::identity::{Header, pack_limb_into, width_of};
-use crate::format::{ContainerWriter, DType, FormatError, Kind, SectionSpec, Written};
+use crate::format::identity::{Header, check_limb, width_of};
+use crate::format::{ContainerWriter, DType, Flush, FormatError, Kind, SectionSpec, Written};
 use crate::ring::sampling::SEED_BYTES;
 
 /// What a batch says about itself.
@@ -149,13 +149,17 @@ impl<'a> BatchWriter<'a> {
         Ok(Self { context, writer, specs, stored_components, entries })
     }
 
-    /// Memory for runs of up to `most` neighbouring entries: what lies side by side in the file is written at once.
+    /// Packed bytes of an entry.
     #[must_use]
-    pub fn run(&self, most: usize) -> EntryRun<'_> {
-        let widths = (0..self.context.limbs()).map(|limb| width_of(self.context, limb));
-        let of_limb = |width| vec![0; most * self.context.degree() * width];
-        let packed = std::iter::repeat_n(widths, self.stored_components).flatten().map(of_limb).collect();
-        EntryRun { writer: self, most, first: 0, count: 0, packed, limb: vec![0; 8 * self.context.degree()] }
+    pub fn entry_bytes(&self) -> usize {
+        let limbs = 0..self.context.limbs();
+        self.stored_components * self.context.degree() * limbs.map(|limb| width_of(self.context, limb)).sum::<usize>()
+    }
+
+    /// Runs of neighbouring entries, as many as `packed` holds: what lies side by side in the file is written at once.
+    #[must_use]
+    pub fn run<'b>(&'b self, packed: &'b mut [u8]) -> EntryRun<'b> {
+        EntryRun { writer: self, most: packed.len() / self.entry_bytes(), first: 0, count: 0, packed }
     }
 
     /// Writes one component of an entry, `[limb][N]`, NTT domain. Many entries are written faster by [`Self::run`].
@@ -163,10 +167,19 @@ impl<'a> BatchWriter<'a> {
     /// # Errors
     /// As [`EntryRun::put`] and [`EntryRun::write`].
     pub fn write_entry(&self, entry: usize, component: usize, residues: &[u64]) -> Result<(), FormatError> {
-        let mut run = self.run(1);
+        let mut packed = vec![0; self.entry_bytes()];
+        let mut run = self.run(&mut packed);
         run.begin(entry, 1)?;
         run.put(entry, component, residues)?;
         run.write_component(component)
+    }
+
+    /// For bringing entries to the disk while [`Self::finish`] hashes them.
+    ///
+    /// # Errors
+    /// Those of [`ContainerWriter::flush`].
+    pub fn flush(&self) -> Result<Flush, FormatError> {
+        self.writer.flush()
     }
 
     /// Completes the file and gives it its name; refuses to replace a file.
@@ -185,10 +198,8 @@ pub struct EntryRun<'a> {
     most: usize,
     first: usize,
     count: usize,
-    /// `[component][limb]`, each `[block][entry of the run][position in the block]` in packed residues
-    packed: Vec<Vec<u8>>,
-    /// One limb, packed.
-    limb: Vec<u8>,
+    /// `[component][limb]`, each `[block][entry of the run][position in the block]` in packed residues, and room for `most` entries.
+    packed: &'a mut [u8],
 }
 
 impl EntryRun<'_> {
@@ -220,17 +231,22 @@ impl EntryRun<'_> {
             return Err(FormatError::invalid("ciphertext written", found, expected));
         }
         let places = Blocks::new(self.count, n);
+        let (at, _) = places.place(entry - self.first, 0);
         for (limb, residues) in residues.chunks_exact(n).enumerate() {
+            check_limb(context, limb, residues)?;
             let width = width_of(context, limb);
-            let from = &mut self.limb[..n * width];
-            pack_limb_into(context, limb, residues, from)?;
-            let to = &mut self.packed[component * limbs + limb];
-            for (block, piece) in from.chunks_exact(places.block * width).enumerate() {
-                let (at, _) = places.place(entry - self.first, block * places.block);
-                to[at * width..][..piece.len()].copy_from_slice(piece);
-            }
+            let stride = self.count * places.block * width;
+            let to = self.start(component, limb) + at * width;
+            context.kernel().pack_pieces_into(width, residues, stride, places.block, &mut self.packed[to..]);
         }
         Ok(())
+    }
+
+    /// Where a limb's packed residues begin.
+    fn start(&self, component: usize, limb: usize) -> usize {
+        let BatchWriter { context, .. } = self.writer;
+        let widths = |limbs: std::ops::Range<usize>| limbs.map(|limb| width_of(context, limb)).sum::<usize>();
+        self.most * context.degree() * (component * widths(0..context.limbs()) + widths(0..limb))
     }
 
     /// Writes the run, of which every entry was put.
@@ -247,12 +263,12 @@ impl EntryRun<'_> {
         let places = Blocks::new(*entries, context.degree());
         for limb in 0..limbs {
             let width = width_of(context, limb);
-            let number = component * limbs + limb;
+            let section = &specs[component * limbs + limb].name;
             let piece_bytes = self.count * places.block * width;
-            let pieces = self.packed[number].chunks_exact(piece_bytes.max(1)).take(places.blocks);
-            for (block, piece) in pieces.enumerate() {
+            let packed = &self.packed[self.start(component, limb)..];
+            for (block, piece) in packed.chunks_exact(piece_bytes.max(1)).take(places.blocks).enumerate() {
                 let (at, _) = places.place(self.first, block * places.block);
-                writer.write_at(&specs[number].name, (at * width) as u64, piece)?;
+                writer.write_at(section, (at * width) as u64, piece)?;
             }
         }
         Ok(())

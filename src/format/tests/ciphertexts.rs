@@ -178,7 +178,8 @@ fn a_block_of_positions_of_all_entries_is_one_piece() {
     let path = toy.path("run");
     let writer = BatchWriter::create(&path, &toy.header, &toy.context, ENTRIES, &Encryption::Public).unwrap();
     {
-        let mut run = writer.run(ENTRIES);
+        let mut packed = vec![0; ENTRIES * writer.entry_bytes()];
+        let mut run = writer.run(&mut packed);
         assert!(run.begin(1, ENTRIES).is_err());
         for range in [0..1, 1..ENTRIES] {
             run.begin(range.start, range.len()).unwrap();
