@@ -8,7 +8,7 @@ use crate::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
 use crate::ckks::{CkksError, Context, Parameters, ParametersLiteral};
 use crate::format::Bytes;
 use crate::plan::cost::{key_switch_pointwise, key_switch_transforms, width_bytes};
-use crate::plan::defaults::defaults;
+use crate::plan::defaults::{defaults, loop_secs};
 use crate::plan::rates::{Rates, Unit, Work};
 use crate::ring::kernels::{BlockOperands, BlockScratch, BlockWork, Kernel, PackedBlock, Start};
 use crate::ring::sampling::Stream;
@@ -44,9 +44,10 @@ pub fn quick(kernel: Kernel, threads: usize) -> Rates {
     const BUDGET_SECS: f64 = 2e-4;
     let mut rates = defaults(kernel, threads);
     let Ok(loops) = Loops::new(kernel, BUDGET_SECS) else { return rates };
-    let found = [(Unit::Square, loops.square()), (Unit::Expand, loops.expand())];
-    let log_ratio: f64 = found.iter().map(|&(unit, secs)| (secs / rates.unit_secs.get(unit)).ln()).sum();
-    let ratio = (log_ratio / found.len() as f64).exp().clamp(0.1, 10.0);
+    // Loops with loops: in a batch both take longer, as the default rates know.
+    let [square_secs, expand_secs] = loop_secs(kernel);
+    let log_ratio = (loops.square() / square_secs).ln() + (loops.expand() / expand_secs).ln();
+    let ratio = (log_ratio / 2.0).exp().clamp(0.1, 10.0);
     for unit in Unit::ALL.into_iter().filter(|unit| !matches!(unit, Unit::Batch | Unit::ResultByte)) {
         rates.unit_secs.set(unit, rates.unit_secs.get(unit) * ratio);
     }

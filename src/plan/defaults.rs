@@ -44,13 +44,33 @@ const PICOSECONDS: [(&str, [f64; 20]); 5] = [
     ),
 ];
 
+/// Picoseconds of a square's and of a mask's residue in loops that do nothing else, on the same cores: `calibrate --stand-alone`.
+const LOOP_PICOSECONDS: [(&str, [f64; 2]); 5] = [
+    ("portable", [2400.0, 2700.0]),
+    ("avx2", [1950.0, 2950.0]),
+    ("avx512ifma", [241.0, 924.0]),
+    ("avx512vnni", [241.0, 924.0]),
+    ("amx", [313.0, 1280.0]),
+];
+
 /// What a thread costs the others.
 const THREAD_LOSS: f64 = 0.05;
+
+/// Seconds of a residue of squares ([`Unit::Square`]) and of masks ([`Unit::Expand`]) alone, on the cores of the default rates: what tells how much faster
+/// or slower another one is.
+#[must_use]
+pub fn loop_secs(kernel: Kernel) -> [f64; 2] {
+    of_kernel(&LOOP_PICOSECONDS, kernel).1.map(|picoseconds| picoseconds * 1e-12)
+}
+
+fn of_kernel<T>(list: &'static [(&str, T)], kernel: Kernel) -> &'static (&'static str, T) {
+    list.iter().find(|(name, _)| *name == kernel.name()).unwrap_or(&list[0])
+}
 
 /// The default rates of a kernel, on so many threads.
 #[must_use]
 pub fn defaults(kernel: Kernel, threads: usize) -> Rates {
-    let (_, picoseconds) = PICOSECONDS.iter().find(|(name, _)| *name == kernel.name()).unwrap_or(&PICOSECONDS[0]);
+    let (_, picoseconds) = of_kernel(&PICOSECONDS, kernel);
     let mut unit_secs = Work::default();
     for (unit, picoseconds) in Unit::ALL.into_iter().zip(picoseconds) {
         unit_secs.set(unit, picoseconds * 1e-12);

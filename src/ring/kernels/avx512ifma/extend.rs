@@ -45,8 +45,8 @@ impl<'a, const S: usize> Lanes<'a, S> {
     pub(super) fn new(wide: Wide, limbs: [&'a [u64]; S], from: &Extending<'_>) -> Self {
         const { assert!(S < LANES) };
         let mut cofactors = [(_mm512_setzero_si512(), _mm512_setzero_si512()); S];
-        for s in 0..S {
-            cofactors[s] = broadcast(from.target.cofactors[s]);
+        for (lanes, &cofactor) in cofactors.iter_mut().zip(&from.target.cofactors) {
+            *lanes = broadcast(cofactor);
         }
         let rounded_up_from = _mm512_set1_epi64(from.rounded_up_from as i64);
         Self { wide, limbs, cofactors, rounded_up_from, overshoot: load(&from.target.overshoot, 0) }
@@ -143,9 +143,9 @@ fn mark_quotients_of<const S: usize>(reciprocals: [f64; S], limbs: &mut [u64]) {
     let even = n / LANES * LANES;
     for i in (0..even).step_by(LANES) {
         let mut quotients = _mm512_setzero_pd();
-        for s in 0..S {
+        for (s, &reciprocal) in reciprocals.iter().enumerate() {
             let digits = _mm512_cvtepu64_pd(load(limbs, s * n + i));
-            quotients = _mm512_add_pd(quotients, _mm512_mul_pd(digits, _mm512_set1_pd(reciprocals[s])));
+            quotients = _mm512_add_pd(quotients, _mm512_mul_pd(digits, _mm512_set1_pd(reciprocal)));
         }
         let quotients = _mm512_cvttpd_epu64(_mm512_add_pd(quotients, _mm512_set1_pd(0.5)));
         let marked = _mm512_or_si512(load(limbs, i), _mm512_slli_epi64::<WORD_BITS>(quotients));
