@@ -1,4 +1,4 @@
-//! AVX-512 VNNI: four products of an unsigned and a signed byte, summed in each 32-bit lane (`vpdpbusd`).
+//! AVX-512 VNNI: four products of an unsigned and a signed byte (`vpdpbusd`), or two of signed 16-bit words (`vpdpwssd`), summed in each 32-bit lane.
 
 use super::bytes::{Line, SUM_LINES};
 use core::arch::x86_64::*;
@@ -17,24 +17,32 @@ impl Token {
     }
 }
 
-/// Sums of one group of `rows` rows (weights `[quad][row][4]`) with all units, `quads` lines each: `[unit][16][16]`.
+/// Sums of one group of `rows` rows (weights `[line][row]`, four bytes each) with all units, `quads` lines each: `[unit][16][16]`. With `SHORTS` weights and
+/// residues are two 16-bit words where they are four bytes otherwise.
 ///
 /// # Panics
 /// If a group has more than [`GROUP_ROWS`] rows, or a slice is too short.
-pub(super) fn sums_into(_: Token, rows: usize, weights: &[Line], units: &[Line], quads: usize, sums: &mut [Line]) {
+pub(super) fn sums_into<const SHORTS: bool>(
+    _: Token,
+    rows: usize,
+    weights: &[Line],
+    units: &[Line],
+    quads: usize,
+    sums: &mut [Line],
+) {
     let product = match rows {
-        1 => products::<1>,
-        2 => products::<2>,
-        3 => products::<3>,
-        4 => products::<4>,
-        5 => products::<5>,
-        6 => products::<6>,
-        7 => products::<7>,
-        8 => products::<8>,
-        9 => products::<9>,
-        10 => products::<10>,
-        11 => products::<11>,
-        12 => products::<12>,
+        1 => products::<1, SHORTS>,
+        2 => products::<2, SHORTS>,
+        3 => products::<3, SHORTS>,
+        4 => products::<4, SHORTS>,
+        5 => products::<5, SHORTS>,
+        6 => products::<6, SHORTS>,
+        7 => products::<7, SHORTS>,
+        8 => products::<8, SHORTS>,
+        9 => products::<9, SHORTS>,
+        10 => products::<10, SHORTS>,
+        11 => products::<11, SHORTS>,
+        12 => products::<12, SHORTS>,
         _ => panic!("group of {rows} rows"),
     };
     assert!(weights.len() * 16 >= quads * rows, "{} lines of weights for {quads} quads", weights.len());
@@ -51,7 +59,12 @@ pub(super) fn sums_into(_: Token, rows: usize, weights: &[Line], units: &[Line],
 /// # Safety
 /// `weights` holds R 32-bit words for each line of a unit.
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn products<const R: usize>(weights: &[Line], units: [&[Line]; 2], first: &mut [Line], second: &mut [Line]) {
+unsafe fn products<const R: usize, const SHORTS: bool>(
+    weights: &[Line],
+    units: [&[Line]; 2],
+    first: &mut [Line],
+    second: &mut [Line],
+) {
     let words: *const i32 = weights.as_ptr().cast();
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
     for (quad, (a, b)) in units[0].iter().zip(units[1]).enumerate() {
@@ -61,7 +74,11 @@ unsafe fn products<const R: usize>(weights: &[Line], units: [&[Line]; 2], first:
             // SAFETY: the caller has R words a quad.
             let weight = _mm512_set1_epi32(unsafe { *words.add(quad * R + row) });
             for (sum, line) in sums.iter_mut().zip(lines) {
-                *sum = _mm512_dpbusd_epi32(*sum, line, weight);
+                *sum = if SHORTS {
+                    _mm512_dpwssd_epi32(*sum, line, weight)
+                } else {
+                    _mm512_dpbusd_epi32(*sum, line, weight)
+                };
             }
         }
     }

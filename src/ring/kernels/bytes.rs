@@ -1,10 +1,12 @@
-//! Block products on byte digits: what the AVX-512 VNNI and the AMX tier share.
+//! Block products on byte digits: what the AVX-512 VNNI and the AMX tier share. Where weights do not fit a byte, the VNNI tier multiplies 16-bit words instead.
 //!
 //! A residue below 2^(8 P) is P unsigned bytes, a weight one to three signed bytes. The tiers' micro-kernels sum products of one
 //! byte of each in 32-bit integers; here residues are split before, and sums are put together and reduced after.
 //!
 //! A *quad* is four columns of the block, a *strip* 16 neighbouring residues of every column. A *unit* is one byte plane of a strip:
 //! `[quad][residue][4]`, a line a quad. Units are ordered `[strip][plane]`. *Sums* are `[group][unit][row of 16][residue]`, 32-bit.
+//!
+//! Of words, planes are of as many bits, 10 to 15, as sums of the block's products leave room for, and a line is `[residue][2]`, two columns.
 
 use super::avx512ifma::{self, LANES, Wide, load, load_start, store};
 use super::block::{BlockOperands, BlockScratch, BlockWork};
@@ -19,6 +21,8 @@ const STRIPS: usize = 2;
 const MOST_COLUMNS: usize = 65_793;
 /// Sums of this many planes, put together, are below 2^48 in magnitude.
 const LOW_PLANES: usize = 3;
+/// The same of planes of up to 15 bits; the others, three at most, are below 2^62.
+const LOW_SHORT_PLANES: usize = 2;
 /// Lines of a unit's sums: 16 rows.
 pub(super) const SUM_LINES: usize = 16;
 
@@ -31,6 +35,8 @@ pub(super) struct Line(pub [u8; 64]);
 #[derive(Clone, Copy, Debug)]
 enum Micro {
     Vnni(avx512vnni::Token),
+    /// On 16-bit words, with planes of so many bits.
+    Shorts(avx512vnni::Token, u32),
     Amx(amx::Token),
 }
 
@@ -39,9 +45,26 @@ impl Micro {
     fn shape(self) -> (usize, usize, usize) {
         match self {
             Self::Vnni(_) => (avx512vnni::GROUP_ROWS, 1, 4),
+            Self::Shorts(..) => (avx512vnni::GROUP_ROWS, 1, 2),
             Self::Amx(_) => (amx::GROUP_ROWS, 2, 64),
         }
     }
+
+    /// Bits of a plane, and bytes of a weight.
+    fn digits(self) -> (u32, usize) {
+        match self {
+            Self::Shorts(_, bits) => (bits, 2),
+            _ => (8, 1),
+        }
+    }
+}
+
+/// Bits of planes of which products with the largest weight, one a column, fit a sum of 32 bits; `None` if they are too few to be worth it.
+fn short_bits(columns: usize, largest_weight: u16) -> Option<u32> {
+    let room = (i32::MAX as usize / (columns * usize::from(largest_weight)).max(1)) as u64;
+    // The largest digit is 2^bits - 1.
+    let bits = (room + 1).ilog2().min(15);
+    (bits >= 10).then_some(bits)
 }
 
 /// A dense block's weights as signed bytes.
@@ -52,6 +75,8 @@ pub(super) struct PackedBytes {
     pub rows: usize,
     pub columns: usize,
     layout: Layout,
+    /// The largest magnitude of a weight, at least that of a digit.
+    largest: u64,
     /// Digits counting 1, 2^8, ..: groups of [`Layout::group_lines`] lines.
     digits: Vec<Vec<Line>>,
 }
@@ -63,6 +88,7 @@ struct Layout {
     group_rows: usize,
     steps: usize,
     step_columns: usize,
+    weight_bytes: usize,
 }
 
 impl Layout {
@@ -70,31 +96,36 @@ impl Layout {
         let (most_rows, _, step_columns) = micro.shape();
         // Rows that fill up the last group are computed for nothing, and half as many in a group need hardly more time each.
         let group_rows = match micro {
-            Micro::Vnni(_) => (most_rows / 2..=most_rows).rev().min_by_key(|&of| rows.next_multiple_of(of)),
+            Micro::Vnni(_) | Micro::Shorts(..) => {
+                (most_rows / 2..=most_rows).rev().min_by_key(|&of| rows.next_multiple_of(of))
+            }
             Micro::Amx(_) => None,
         };
         let groups = rows.div_ceil(group_rows.unwrap_or(most_rows));
-        Self { groups, group_rows: rows.div_ceil(groups.max(1)), steps: columns.div_ceil(step_columns), step_columns }
+        let (_, weight_bytes) = micro.digits();
+        let steps = columns.div_ceil(step_columns);
+        Self { groups, group_rows: rows.div_ceil(groups.max(1)), steps, step_columns, weight_bytes }
     }
 
-    /// Quads of a unit.
+    /// Lines of a unit.
     fn quads(&self) -> usize {
-        self.steps * self.step_columns / 4
+        self.steps * self.step_columns * self.weight_bytes / 4
     }
 
     fn group_lines(&self) -> usize {
-        (self.steps * self.group_rows * self.step_columns).div_ceil(64)
+        (self.steps * self.group_rows * self.step_columns * self.weight_bytes).div_ceil(64)
     }
 
     /// One digit of row-major weights.
-    fn pack(&self, columns: usize, digits: impl Iterator<Item = i8>) -> Vec<Line> {
+    fn pack(&self, columns: usize, digits: impl Iterator<Item = i16>) -> Vec<Line> {
         let mut lines = vec![Line([0; 64]); self.groups * self.group_lines()];
         for (i, digit) in digits.enumerate() {
             let (row, column) = (i / columns, i % columns);
             let (group, in_group) = (row / self.group_rows, row % self.group_rows);
             let (step, in_step) = (column / self.step_columns, column % self.step_columns);
-            let at = (step * self.group_rows + in_group) * self.step_columns + in_step;
-            lines[group * self.group_lines() + at / 64].0[at % 64] = digit as u8;
+            let at = ((step * self.group_rows + in_group) * self.step_columns + in_step) * self.weight_bytes;
+            let line = &mut lines[group * self.group_lines() + at / 64].0;
+            line[at % 64..][..self.weight_bytes].copy_from_slice(&digit.to_le_bytes()[..self.weight_bytes]);
         }
         lines
     }
@@ -103,37 +134,48 @@ impl Layout {
 impl PackedBytes {
     /// Packs weights if the kernel multiplies bytes, and does so faster than words.
     pub fn where_faster(kernel: Kernel, rows: usize, columns: usize, weights: &[i16]) -> Option<Self> {
-        let (wide, micro) = micro_for(kernel, rows, columns)?;
+        let largest = weights.iter().map(|w| w.unsigned_abs()).max().unwrap_or(0);
+        let fit_bytes = weights.iter().all(|&w| i8::try_from(w).is_ok());
+        let (wide, micro) = micro_for(kernel, rows, columns, (!fit_bytes).then_some(largest))?;
         let layout = Layout::new(micro, rows, columns);
-        let mut rest: Vec<i32> = weights.iter().map(|&w| i32::from(w)).collect();
         let mut digits = Vec::new();
-        while digits.is_empty() || rest.iter().any(|&w| w != 0) {
+        if let Micro::Shorts(..) = micro {
+            digits.push(layout.pack(columns, weights.iter().copied()));
+        }
+        let mut rest: Vec<i32> = weights.iter().map(|&w| i32::from(w)).collect();
+        while digits.is_empty() || layout.weight_bytes == 1 && rest.iter().any(|&w| w != 0) {
             // The low byte as a signed digit; what is left is a multiple of 2^8.
-            digits.push(layout.pack(columns, rest.iter().map(|&w| w as i8)));
+            digits.push(layout.pack(columns, rest.iter().map(|&w| i16::from(w as i8))));
             rest.iter_mut().for_each(|w| *w = (*w - i32::from(*w as i8)) >> 8);
         }
-        Some(Self { wide, micro, rows, columns, layout, digits })
+        Some(Self { wide, micro, rows, columns, layout, largest: u64::from(largest).max(128), digits })
     }
 
     /// See [`super::PackedBlock::mul_add_into`].
     pub fn mul_add_into(&self, m: &Modulus, operands: &BlockOperands<'_>, scratch: &mut BlockScratch, out: &mut [u64]) {
-        let planes = m.bits().div_ceil(8) as usize;
+        let (plane_bits, _) = self.micro.digits();
+        let planes = m.bits().div_ceil(plane_bits) as usize;
         let quads = self.layout.quads();
         let (_, groups_at_once, _) = self.micro.shape();
         let strips = operands.row_words.div_ceil(STRIP);
         let units = grow(&mut scratch.units, strips * planes * quads);
-        split_into(self.wide, operands, planes, quads, units);
+        split_into(self.wide, self.micro, operands, planes, quads, units);
         let sums = grow(&mut scratch.sums, groups_at_once * STRIPS * planes * SUM_LINES);
         let group_rows = self.layout.group_rows;
         let group_lines = self.layout.group_lines();
         for (digit, weights) in self.digits.iter().enumerate() {
             let operands = if digit == 0 { *operands } else { operands.held() };
-            let epilogue = Epilogue { m, planes, digit, operands };
+            let epilogue = Epilogue { m, planes, plane_bits, digit, largest: self.largest, operands };
             for (at, units) in units.chunks(STRIPS * planes * quads).enumerate() {
                 let unit_count = units.len() / quads;
                 for (pair, weights) in weights.chunks(groups_at_once * group_lines).enumerate() {
                     match self.micro {
-                        Micro::Vnni(token) => avx512vnni::sums_into(token, group_rows, weights, units, quads, sums),
+                        Micro::Vnni(token) => {
+                            avx512vnni::sums_into::<false>(token, group_rows, weights, units, quads, sums);
+                        }
+                        Micro::Shorts(token, _) => {
+                            avx512vnni::sums_into::<true>(token, group_rows, weights, units, quads, sums);
+                        }
                         Micro::Amx(token) => amx::sums_into(token, group_rows, weights, units, quads, sums),
                     }
                     let first_row = pair * groups_at_once * group_rows;
@@ -149,10 +191,19 @@ impl PackedBytes {
     }
 }
 
-/// The micro-kernel of a kernel that multiplies bytes, where it is the faster way for a block of this shape.
-fn micro_for(kernel: Kernel, rows: usize, columns: usize) -> Option<(avx512ifma::Token, Micro)> {
+/// The micro-kernel of a kernel that multiplies bytes, where it is the faster way for a block of this shape. `largest_wide` is the largest magnitude of
+/// weights that do not fit bytes.
+fn micro_for(
+    kernel: Kernel,
+    rows: usize,
+    columns: usize,
+    largest_wide: Option<u16>,
+) -> Option<(avx512ifma::Token, Micro)> {
     let (wide, micro) = match kernel.0 {
-        Tier::Avx512Vnni(wide, token) => (wide, Micro::Vnni(token)),
+        Tier::Avx512Vnni(wide, token) => {
+            let shorts = largest_wide.and_then(|largest| short_bits(columns, largest));
+            (wide, shorts.map_or(Micro::Vnni(token), |bits| Micro::Shorts(token, bits)))
+        }
         Tier::Amx(wide, token) => (wide, Micro::Amx(token)),
         _ => return None,
     };
@@ -167,19 +218,22 @@ pub(super) fn work(
     largest_weight: u16,
     modulus_bits: u32,
 ) -> Option<BlockWork> {
-    let (_, micro) = micro_for(kernel, rows, columns)?;
+    let (_, micro) = micro_for(kernel, rows, columns, (largest_weight > 127).then_some(largest_weight))?;
     let layout = Layout::new(micro, rows, columns);
-    let planes = u64::from(modulus_bits.div_ceil(8));
-    // Signed digits: one reaches 127, two 127 * 256 + 127.
+    let (plane_bits, weight_bytes) = micro.digits();
+    let planes = u64::from(modulus_bits.div_ceil(plane_bits));
+    // Signed digits: one reaches 127, two 127 * 256 + 127. Words need no second one.
     let digits = match largest_weight {
+        _ if weight_bytes == 2 => 1,
         0..=127 => 1,
         128..=32_639 => 2,
         _ => 3,
     };
     let padded = (layout.groups * layout.group_rows * layout.steps * layout.step_columns) as u64;
     Some(BlockWork {
-        byte_products: digits * planes * padded,
-        split_bytes: planes * columns as u64,
+        // A product of words takes the time of two of bytes.
+        byte_products: digits * planes * padded * weight_bytes as u64,
+        split_bytes: planes * columns as u64 * weight_bytes as u64,
         joined_bytes: digits * planes * rows as u64,
         ..BlockWork::default()
     })
@@ -191,7 +245,8 @@ fn is_faster(micro: Micro, rows: usize, columns: usize) -> bool {
     const PLANES: f64 = 5.0;
     let (r, k) = (rows as f64, columns as f64);
     let products = match micro {
-        Micro::Vnni(_) => 0.15 * PLANES * r * k,
+        // Words by the measure of bytes: whole residues would be multiplied as two halves.
+        Micro::Vnni(_) | Micro::Shorts(..) => 0.15 * PLANES * r * k,
         Micro::Amx(_) => 1.3 * PLANES * r * columns.div_ceil(64) as f64,
     };
     products + 6.0 * k + 24.0 * r < 1.67 * r * k
@@ -204,9 +259,48 @@ fn grow(buffer: &mut Vec<Line>, lines: usize) -> &mut [Line] {
     &mut buffer[..lines]
 }
 
-fn split_into(_: avx512ifma::Token, operands: &BlockOperands<'_>, planes: usize, quads: usize, units: &mut [Line]) {
-    // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
-    unsafe { split(operands, planes, quads, units) }
+fn split_into(
+    _: avx512ifma::Token,
+    micro: Micro,
+    operands: &BlockOperands<'_>,
+    planes: usize,
+    quads: usize,
+    units: &mut [Line],
+) {
+    // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callees enable.
+    unsafe {
+        match micro {
+            Micro::Shorts(_, bits) => split_shorts(operands, bits, planes, quads, units),
+            _ => split(operands, planes, quads, units),
+        }
+    }
+}
+
+/// Residues to units of words, planes of so many bits.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn split_shorts(operands: &BlockOperands<'_>, bits: u32, planes: usize, lines: usize, units: &mut [Line]) {
+    let &BlockOperands { x, columns, row_words, .. } = operands;
+    let mask = _mm512_set1_epi64((1 << bits) - 1);
+    let zero = _mm512_setzero_si512();
+    for (strip, units) in units.chunks_exact_mut(planes * lines).enumerate() {
+        let first = strip * STRIP;
+        let whole = first + STRIP <= row_words;
+        let residues = |column: u32| {
+            let start = column as usize * row_words + first;
+            [load(x, start), if whole { load(x, start + LANES) } else { zero }]
+        };
+        for (line, pair) in columns.chunks(2).enumerate() {
+            let a = residues(pair[0]);
+            let b = if let &[_, column] = pair { residues(column) } else { [zero; 2] };
+            for plane in 0..planes {
+                let count = _mm_cvtsi64_si128((plane as u32 * bits).into());
+                let digit = |x: __m512i| _mm512_and_si512(_mm512_srl_epi64(x, count), mask);
+                let joined = |half: usize| _mm512_or_si512(digit(a[half]), _mm512_slli_epi64::<16>(digit(b[half])));
+                let digits = _mm512_permutex2var_epi32(joined(0), even_words(), joined(1));
+                store_line(&mut units[plane * lines + line], digits);
+            }
+        }
+    }
 }
 
 /// Residues to units, all strips of a tile.
@@ -336,7 +430,10 @@ fn store_line(line: &mut Line, value: __m512i) {
 struct Epilogue<'a> {
     m: &'a Modulus,
     planes: usize,
+    plane_bits: u32,
     digit: usize,
+    /// Magnitude of a digit, at most.
+    largest: u64,
     operands: BlockOperands<'a>,
 }
 
@@ -356,21 +453,30 @@ fn epilogue_add(
 impl Epilogue<'_> {
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     fn add(&self, sums: &[Line], rows: &[u32], first: usize, out: &mut [u64]) {
-        // All planes of a sum of products w x, |w| <= 128, x <= q, in one word?
+        // All planes of a sum of products w x, x <= q, in one word?
         let columns = self.operands.columns.len() as u64;
-        let one_word = (128 * self.m.value()).checked_mul(columns).is_some_and(|sum| sum < 1 << 62);
-        match (self.planes, one_word) {
-            (5, true) => self.add_planes::<5, true>(sums, rows, first, out),
-            (6, true) => self.add_planes::<6, true>(sums, rows, first, out),
-            (7, true) => self.add_planes::<7, true>(sums, rows, first, out),
-            (5, false) => self.add_planes::<5, false>(sums, rows, first, out),
-            (6, false) => self.add_planes::<6, false>(sums, rows, first, out),
-            _ => self.add_planes::<7, false>(sums, rows, first, out),
+        let shorts = self.plane_bits != 8;
+        let largest = if shorts { self.largest } else { 128 };
+        let one_word = self.m.value().checked_mul(largest * columns).is_some_and(|sum| sum < 1 << 62);
+        match (shorts, self.planes, one_word) {
+            (false, 5, true) => self.add_planes::<5, true, false>(sums, rows, first, out),
+            (false, 6, true) => self.add_planes::<6, true, false>(sums, rows, first, out),
+            (false, 7, true) => self.add_planes::<7, true, false>(sums, rows, first, out),
+            (false, 5, false) => self.add_planes::<5, false, false>(sums, rows, first, out),
+            (false, 6, false) => self.add_planes::<6, false, false>(sums, rows, first, out),
+            (false, _, false) => self.add_planes::<7, false, false>(sums, rows, first, out),
+            (true, 3, true) => self.add_planes::<3, true, true>(sums, rows, first, out),
+            (true, 4, true) => self.add_planes::<4, true, true>(sums, rows, first, out),
+            (true, 5, true) => self.add_planes::<5, true, true>(sums, rows, first, out),
+            (true, 3, false) => self.add_planes::<3, false, true>(sums, rows, first, out),
+            (true, 4, false) => self.add_planes::<4, false, true>(sums, rows, first, out),
+            (true, 5, false) => self.add_planes::<5, false, true>(sums, rows, first, out),
+            (_, planes, _) => unreachable!("{planes} planes of {} bits", self.plane_bits),
         }
     }
 
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-    fn add_planes<const P: usize, const ONE_WORD: bool>(
+    fn add_planes<const P: usize, const ONE_WORD: bool, const SHORTS: bool>(
         &self,
         sums: &[Line],
         rows: &[u32],
@@ -382,7 +488,9 @@ impl Epilogue<'_> {
             let f = self.m.shoup(self.m.reduce(1 << power));
             (_mm512_set1_epi64(f.value as i64), _mm512_set1_epi64(f.quotient as i64))
         };
-        let (high_value, high_quotient) = factor(8 * LOW_PLANES as u32);
+        let low_planes = if SHORTS { LOW_SHORT_PLANES } else { LOW_PLANES };
+        let (high_value, high_quotient) = factor(self.plane_bits * low_planes as u32);
+        let plane_bits = _mm_cvtsi64_si128(self.plane_bits.into());
         let (digit_value, digit_quotient) = factor(8 * self.digit as u32);
         let offset = _mm512_set1_epi64(self.m.positive_offset() as i64);
         let reduce = |sum| wide.reduce(_mm512_add_epi64(sum, offset));
@@ -398,7 +506,8 @@ impl Epilogue<'_> {
                     let join = |planes: core::ops::Range<usize>| {
                         let mut sum = _mm512_setzero_si512();
                         for p in planes.rev() {
-                            sum = _mm512_add_epi64(_mm512_slli_epi64::<8>(sum), plane(p));
+                            sum = if SHORTS { _mm512_sll_epi64(sum, plane_bits) } else { _mm512_slli_epi64::<8>(sum) };
+                            sum = _mm512_add_epi64(sum, plane(p));
                         }
                         sum
                     };
@@ -412,8 +521,8 @@ impl Epilogue<'_> {
                     let mut residues = if ONE_WORD {
                         reduce(join(0..P))
                     } else {
-                        let high = reduce(join(LOW_PLANES..P));
-                        wide.add(reduce(join(0..LOW_PLANES)), wide.mul_shoup(high, high_value, high_quotient))
+                        let high = reduce(join(low_planes..P));
+                        wide.add(reduce(join(0..low_planes)), wide.mul_shoup(high, high_value, high_quotient))
                     };
                     if self.digit > 0 {
                         residues = wide.mul_shoup(residues, digit_value, digit_quotient);

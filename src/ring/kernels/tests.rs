@@ -417,6 +417,10 @@ fn block_products_are_exact() {
             (21, 90, 40, 16),
             (4, 300, 40, 12),
             (17, 100, 72, 12),
+            (24, 216, 48, 9),
+            (13, 577, 24, 9),
+            (5, 1100, 16, 9),
+            (14, 131, 40, 10),
         ] {
             for draw in [Draw::Largest, Draw::Ends, Draw::Any] {
                 check_block(&mut words, &m, (rows, columns, row_words), bits, draw);
