@@ -58,6 +58,13 @@ def peer(python, script, *words):
     return float(found[-1])
 
 
+def found_python():
+    """A python3.10 that runs (a version manager's may only say that it is not chosen), or this one."""
+    python = shutil.which("python3.10")
+    works = python and subprocess.run([python, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    return python if works else sys.executable
+
+
 def importable(python, module):
     """Whether a peer is there; says why not."""
     done = subprocess.run([python, "-c", f"import {module}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -69,7 +76,7 @@ def importable(python, module):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fraction", type=int, default=1, help="peers compute one part in so many")
-    parser.add_argument("--python", default=shutil.which("python3.10") or sys.executable, help="default: python3.10 if there is one")
+    parser.add_argument("--python", default=found_python(), help="default: python3.10 if there is one")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--venv", help="environment to use or make (default: a temporary one)")
     parser.add_argument("--json", help="write the figures here")
