@@ -87,7 +87,8 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Report, CliError> {
     let kept = format!("{:.2} % of {} calibration images", 100.0 * choice.agreement, calibration.images);
     table.row(["labels kept", &kept]);
     if let Some(agreement) = choice.byte_agreement {
-        let kept = format!("{:.2} %, and the wider stages take about half the products", 100.0 * agreement);
+        let kept =
+            format!("{:.2} %, and products of the wider stages in half to two thirds of the time", 100.0 * agreement);
         table.row(["kept with --bits 8", &kept]);
     }
     if let Some(accuracy) = accuracy {
