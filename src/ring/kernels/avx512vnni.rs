@@ -30,46 +30,55 @@ pub(super) fn sums_into<const SHORTS: bool>(
     quads: usize,
     sums: &mut [Line],
 ) {
-    let product = match rows {
-        1 => products::<1, SHORTS>,
-        2 => products::<2, SHORTS>,
-        3 => products::<3, SHORTS>,
-        4 => products::<4, SHORTS>,
-        5 => products::<5, SHORTS>,
-        6 => products::<6, SHORTS>,
-        7 => products::<7, SHORTS>,
-        8 => products::<8, SHORTS>,
-        9 => products::<9, SHORTS>,
-        10 => products::<10, SHORTS>,
-        11 => products::<11, SHORTS>,
-        12 => products::<12, SHORTS>,
+    let (pair, odd) = match rows {
+        1 => both::<1, SHORTS>(),
+        2 => both::<2, SHORTS>(),
+        3 => both::<3, SHORTS>(),
+        4 => both::<4, SHORTS>(),
+        5 => both::<5, SHORTS>(),
+        6 => both::<6, SHORTS>(),
+        7 => both::<7, SHORTS>(),
+        8 => both::<8, SHORTS>(),
+        9 => both::<9, SHORTS>(),
+        10 => both::<10, SHORTS>(),
+        11 => both::<11, SHORTS>(),
+        12 => both::<12, SHORTS>(),
         _ => panic!("group of {rows} rows"),
     };
     assert!(weights.len() * 16 >= quads * rows, "{} lines of weights for {quads} quads", weights.len());
-    for (pair, sums) in units.chunks(2 * quads).zip(sums.chunks_mut(2 * SUM_LINES)) {
-        // An odd last unit is computed twice.
-        let (first, second) = (&pair[..quads], &pair[pair.len() - quads..]);
-        let (sums_first, sums_second) = sums.split_at_mut(SUM_LINES);
-        let sums_second = if pair.len() > quads { sums_second } else { &mut [] };
+    for (units, sums) in units.chunks(2 * quads).zip(sums.chunks_mut(2 * SUM_LINES)) {
+        let product = if units.len() > quads { pair } else { odd };
         // SAFETY: a `Token` exists only where the features are; weights hold `rows` words a quad, as was just asserted.
-        unsafe { product(weights, [first, second], sums_first, sums_second) }
+        unsafe { product(weights, units, quads, sums) }
     }
 }
 
+/// Weights, units, lines of a unit, sums.
+type Product = unsafe fn(&[Line], &[Line], usize, &mut [Line]);
+
+/// The products of R rows with two units, and with one.
+fn both<const R: usize, const SHORTS: bool>() -> (Product, Product) {
+    (products::<R, 2, SHORTS>, products::<R, 1, SHORTS>)
+}
+
+/// # Panics
+/// If there are not U units, or not their sums.
+///
 /// # Safety
 /// `weights` holds R 32-bit words for each line of a unit.
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn products<const R: usize, const SHORTS: bool>(
+unsafe fn products<const R: usize, const U: usize, const SHORTS: bool>(
     weights: &[Line],
-    units: [&[Line]; 2],
-    first: &mut [Line],
-    second: &mut [Line],
+    units: &[Line],
+    quads: usize,
+    out: &mut [Line],
 ) {
     let words: *const i32 = weights.as_ptr().cast();
-    let mut sums = [[_mm512_setzero_si512(); 2]; R];
-    for (quad, (a, b)) in units[0].iter().zip(units[1]).enumerate() {
-        // SAFETY: lines are 64 bytes, aligned to 64.
-        let lines = unsafe { [_mm512_load_si512((&raw const a.0).cast()), _mm512_load_si512((&raw const b.0).cast())] };
+    let units: [&[Line]; U] = core::array::from_fn(|u| &units[u * quads..][..quads]);
+    let mut sums = [[_mm512_setzero_si512(); U]; R];
+    for quad in 0..quads {
+        // SAFETY: every unit has as many lines; they are 64 bytes, aligned to 64.
+        let lines = units.map(|unit| unsafe { _mm512_load_si512((&raw const unit.get_unchecked(quad).0).cast()) });
         for (row, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the caller has R words a quad.
             let weight = _mm512_set1_epi32(unsafe { *words.add(quad * R + row) });
@@ -82,12 +91,10 @@ unsafe fn products<const R: usize, const SHORTS: bool>(
             }
         }
     }
-    for (row, sums) in sums.iter().enumerate() {
-        for (out, &sum) in [&mut *first, &mut *second].into_iter().zip(sums) {
-            if let Some(line) = out.get_mut(row) {
-                // SAFETY: a line is 64 bytes, aligned to 64.
-                unsafe { _mm512_store_si512((&raw mut line.0).cast(), sum) }
-            }
+    for (unit, out) in out.chunks_exact_mut(SUM_LINES).take(U).enumerate() {
+        for (out, sums) in out.iter_mut().zip(&sums) {
+            // SAFETY: a line is 64 bytes, aligned to 64.
+            unsafe { _mm512_store_si512((&raw mut out.0).cast(), sums[unit]) }
         }
     }
 }
