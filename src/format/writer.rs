@@ -2,7 +2,7 @@
 //!
 //! The bytes go to a temporary file in the same folder; [`ContainerWriter::finish`] hashes the sections, writes the
 //! header, syncs, renames, and syncs the folder. Dropped before that, the temporary file is removed (after a kill it
-//! stays, as `.<name>.<random>.tmp`). Padding is never written: what was not written to reads as zeros.
+//! stays, as `.<name>.<random>.tmp`). Padding is zeros: what was not written to reads as such.
 //! Unix only. Not here: threads (callers may share `&ContainerWriter` among theirs), and what sections mean.
 
 use std::collections::BTreeMap;
@@ -22,6 +22,11 @@ use super::{FormatError, Kind, SectionSpec, VERSION};
 
 /// Bytes hashed at a time, twice, so few enough to stay in the cache.
 const HASH_CHUNK_BYTES: usize = 256 << 10;
+
+/// Bytes of zeros written at a time.
+const FILL_BYTES: usize = 2 << 20;
+/// Largest file that is filled with zeros first.
+const MOST_FILLED_BYTES: u64 = 256 << 20;
 
 /// What a finished container is known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +112,23 @@ impl ContainerWriter {
         let written_bytes = layout.sections.iter().map(|_| AtomicU64::new(0)).collect();
         let final_path = final_path.to_path_buf();
         Ok(Self { temporary, final_path, layout, metadata: full_metadata, header_bytes, written_bytes })
+    }
+
+    /// Writes zeros everywhere, in large pieces, before sections are written in small ones: file systems that keep files in pages as large as what is
+    /// written then keep this one in large ones, and whoever maps it has hundreds of times fewer to map. Nothing happens beyond 256 MiB: where memory
+    /// is short the disk would write twice. Errors: the operating system's.
+    pub fn fill(&self) -> Result<(), FormatError> {
+        let file_bytes = self.header_bytes + self.layout.data_bytes as u64;
+        if file_bytes > MOST_FILLED_BYTES {
+            return Ok(());
+        }
+        let zeros = vec![0; FILL_BYTES.min(file_bytes as usize)];
+        for at in (0..file_bytes).step_by(FILL_BYTES) {
+            let bytes = &zeros[..zeros.len().min((file_bytes - at) as usize)];
+            let written = self.temporary.as_file().write_all_at(bytes, at).map_err(FormatError::Write);
+            written.map_err(|error| error.in_file(&self.final_path))?;
+        }
+        Ok(())
     }
 
     /// Writes `bytes` at `byte_offset` of a section. Errors: unknown section, a range outside it, and the operating

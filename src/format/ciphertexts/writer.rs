@@ -142,6 +142,7 @@ impl<'a> BatchWriter<'a> {
         metadata.insert("form".into(), "ntt".into());
         let specs = input_specs(context, entries, kind);
         let writer = ContainerWriter::create(path, Kind::Ciphertexts, &metadata, &specs)?;
+        writer.fill()?;
         if let Encryption::Secret { mask_seed } = encryption {
             writer.write_at("c1.seed", 0, mask_seed)?;
         }

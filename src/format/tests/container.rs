@@ -202,6 +202,31 @@ fn an_interrupted_writer_leaves_nothing_and_hides_nothing() {
 }
 
 #[test]
+fn a_file_filled_first_has_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    // More than one piece of zeros, and none whole at the end.
+    let bytes = (5 << 20) + 77;
+    let sections = [SectionSpec::new("a", DType::U8, &[bytes]), SectionSpec::new("b", DType::U8, &[3])];
+    let content: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
+    let write = |name: &str, fill: bool, all: bool| {
+        let path = folder.path().join(name);
+        let writer = ContainerWriter::create(&path, Kind::Results, &BTreeMap::new(), &sections).unwrap();
+        if fill {
+            writer.fill().unwrap();
+        }
+        writer.write_at("a", 0, &content).unwrap();
+        if all {
+            writer.write_at("b", 0, &[1, 2, 3]).unwrap();
+        }
+        writer.finish().map(|_| fs::read(path).unwrap())
+    };
+    assert_eq!(write("filled", true, true).unwrap(), write("plain", false, true).unwrap());
+    // What was only filled was not written.
+    let error = write("lacking", true, false).unwrap_err();
+    assert!(error.to_string().ends_with("bytes written to \"b\": found 0, expected 3"), "{error}");
+}
+
+#[test]
 fn threads_may_share_a_writer() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("toy");
