@@ -9,7 +9,7 @@ use super::switching::{self, Candidate, Shape};
 use super::{After, Lift, Plan, PlanError, Precision, Requirements, StagePlan, cost};
 use crate::ckks::{CkksError, Parameters, ParametersLiteral, noise, security};
 use crate::net::circuit::{Circuit, FeatureKind, Source, Stage, StageStats};
-use crate::ring::primes;
+use crate::ring::primes::Primes;
 
 /// Widest ciphertext prime: 8-bit weights (up to 127) times a residue then fit the 52-bit multiplier's low half.
 pub(super) const WIDEST: f64 = (1u64 << 45) as f64 * 0.999;
@@ -62,10 +62,11 @@ const CLEARANCE: f64 = 1.01;
 pub fn plan(circuit: &Circuit, requirements: &Requirements) -> Result<Plan, PlanError> {
     check(circuit, requirements)?;
     let candidates = switching::candidates(circuit);
+    let primes = &Primes::default();
     let mut too_deep = None;
     for row in security::TABLE {
         let (degree, candidates) = (row.degree, &*candidates);
-        let search = Search { circuit, requirements, degree, check_parameters: Parameters::new, candidates };
+        let search = Search { circuit, requirements, degree, check_parameters: Parameters::new, candidates, primes };
         match plan_in_ring(&search)? {
             Ok(plan) => return Ok(plan),
             Err(found_bits) => {
@@ -86,7 +87,8 @@ pub(crate) fn insecure_plan(circuit: &Circuit, requirements: &Requirements, degr
     let too_deep = |found_bits| PlanError::TooDeep { found_bits, limit_bits: 0, degree };
     let candidates = switching::candidates(circuit);
     let (check_parameters, candidates): (ParameterCheck, _) = (Parameters::insecure, &*candidates);
-    plan_in_ring(&Search { circuit, requirements, degree, check_parameters, candidates })?.map_err(too_deep)
+    let primes = &Primes::default();
+    plan_in_ring(&Search { circuit, requirements, degree, check_parameters, candidates, primes })?.map_err(too_deep)
 }
 
 fn check(circuit: &Circuit, requirements: &Requirements) -> Result<(), PlanError> {
@@ -229,6 +231,7 @@ struct Search<'a> {
     check_parameters: ParameterCheck,
     /// By stage: may it be eager?
     candidates: &'a [Option<Candidate>],
+    primes: &'a Primes,
 }
 
 /// The plan at one degree, or the modulus bits that were too many: the cheapest of several ways to size the rescale primes.
@@ -366,7 +369,7 @@ pub(super) fn base_width(bits: f64, primes: usize) -> f64 {
 
 /// The plan for given wishes.
 fn plan_for(search: &Search<'_>, wanted: &Wanted) -> Result<Result<Plan, f64>, PlanError> {
-    let Search { circuit, requirements, degree, check_parameters, candidates } = *search;
+    let Search { circuit, requirements, degree, check_parameters, candidates, primes } = *search;
     let count = circuit.stages.len();
     let range = |stats: &StageStats| stats.max_abs * requirements.headroom;
 
@@ -394,7 +397,7 @@ fn plan_for(search: &Search<'_>, wanted: &Wanted) -> Result<Result<Plan, f64>, P
                 Some(width) => width,
                 None => rescale_target(product_scale / wanted.rescales[k - 1], wanted.narrowing),
             };
-            let prime = primes::nearest(target as u64, degree, &used)?;
+            let prime = primes.nearest(target as u64, degree, &used)?;
             used.push(prime);
             let scale = product_scale / prime as f64;
             if scale < wanted.least_rescales[k - 1] && !wanted.widths.is_empty() {
@@ -441,7 +444,7 @@ fn plan_for(search: &Search<'_>, wanted: &Wanted) -> Result<Result<Plan, f64>, P
     let mut moduli = Vec::new();
     let mut all = used.clone();
     for _ in 0..base_primes {
-        let prime = primes::nearest(base_width as u64, degree, &all)?;
+        let prime = primes.nearest(base_width as u64, degree, &all)?;
         all.push(prime);
         moduli.push(prime);
     }
@@ -461,7 +464,7 @@ fn plan_for(search: &Search<'_>, wanted: &Wanted) -> Result<Result<Plan, f64>, P
 
     let mut least_bits: f64 = moduli.iter().map(|&q| (q as f64).log2()).sum();
     let mut secure = None;
-    let mut shapes = switching::shapes(circuit, candidates, &moduli, &stages, degree, &all)?;
+    let mut shapes = switching::shapes(circuit, candidates, &moduli, &stages, degree, &all, primes)?;
     // Security against quantum computers, where the moduli leave it, is not given up for little.
     if let Ok(row) = security::row(degree) {
         let modulus_bits = least_bits;

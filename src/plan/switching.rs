@@ -12,7 +12,7 @@ use super::{After, PlanError, StagePlan};
 use crate::ckks::noise;
 use crate::net::circuit::{Block, Circuit, FeatureKind, Source, Stage};
 use crate::net::sample::Random;
-use crate::ring::primes;
+use crate::ring::primes::Primes;
 
 /// Widest special prime.
 const WIDEST_SPECIAL: f64 = (1u64 << 49) as f64;
@@ -185,6 +185,7 @@ pub(super) fn shapes(
     stages: &[StagePlan],
     degree: usize,
     used: &[u64],
+    primes: &Primes,
 ) -> Result<Vec<Shape>, PlanError> {
     let rescale = noise::rescale(degree);
     let mut shapes = Vec::new();
@@ -240,15 +241,15 @@ pub(super) fn shapes(
                 }
                 let count = count(target);
                 lazy_is_fast |= !count.is_wide;
-                let mut primes = Vec::with_capacity(special);
+                let mut found = Vec::with_capacity(special);
                 let mut all = used.to_vec();
                 for _ in 0..special {
-                    let prime = primes::nearest(width(target) as u64, degree, &all)?;
+                    let prime = primes.nearest(width(target) as u64, degree, &all)?;
                     all.push(prime);
-                    primes.push(prime);
+                    found.push(prime);
                 }
                 let work = switched.iter().map(|of| of.work(is_eager(of), count)).sum();
-                shapes.push(Shape { special: primes, digit_limbs, work, eager: eager.to_vec() });
+                shapes.push(Shape { special: found, digit_limbs, work, eager: eager.to_vec() });
             }
         }
     }

@@ -1,11 +1,19 @@
 //! Finding primes `q = 1 mod 4N` near a target.
 
 use super::RingError;
+use std::cell::RefCell;
+use std::collections::HashMap;
 
-/// Deterministic Miller-Rabin for 64-bit integers (the first twelve primes suffice below 3.3e24; Sorenson and Webster 2015).
+/// The first primes. An odd number that passes Miller-Rabin to the first few of them is prime if it is below [`ENOUGH`]'s limit for so many.
+const WITNESSES: [u64; 12] = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37];
+/// The least composite number that passes to so many of the first primes (OEIS A014233; Jaeschke 1993, Jiang and Deng 2014). All twelve
+/// suffice for any word (Sorenson and Webster 2015).
+const ENOUGH: [(u64, usize); 4] =
+    [(2_152_302_898_747, 5), (3_474_749_660_383, 6), (341_550_071_728_321, 7), (3_825_123_056_546_413_051, 9)];
+
+/// Deterministic Miller-Rabin for 64-bit integers.
 #[must_use]
 pub fn is_prime(n: u64) -> bool {
-    const WITNESSES: [u64; 12] = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37];
     if n < 2 {
         return false;
     }
@@ -14,11 +22,12 @@ pub fn is_prime(n: u64) -> bool {
             return n == p;
         }
     }
+    let enough = ENOUGH.iter().find(|&&(limit, _)| n < limit).map_or(WITNESSES.len(), |&(_, count)| count);
     let montgomery = Montgomery::new(n);
     let (one, minus_one) = (montgomery.one, n - montgomery.one);
     let twos = (n - 1).trailing_zeros();
     let odd = (n - 1) >> twos;
-    'witness: for a in WITNESSES {
+    'witness: for &a in &WITNESSES[..enough] {
         let mut x = one;
         let (mut square, mut exponent) = (montgomery.image(a), odd);
         while exponent > 0 {
@@ -72,28 +81,48 @@ impl Montgomery {
     }
 }
 
+/// Primes that were looked for, by the numbers tried: a search for parameters asks for the same ones hundreds of times.
+#[derive(Debug, Default)]
+pub struct Primes {
+    tried: RefCell<HashMap<u64, bool>>,
+}
+
+impl Primes {
+    fn is_prime(&self, n: u64) -> bool {
+        *self.tried.borrow_mut().entry(n).or_insert_with(|| is_prime(n))
+    }
+
+    /// [`nearest`], remembering what is prime.
+    ///
+    /// # Errors
+    /// As [`nearest`].
+    pub fn nearest(&self, target: u64, degree: usize, used: &[u64]) -> Result<u64, RingError> {
+        let order = 4 * degree as u64;
+        let centre = target / order;
+        let good = |k: u64| {
+            let q = k.checked_mul(order)?.checked_add(1)?;
+            ((1 << 33..1 << 50).contains(&q) && !used.contains(&q) && self.is_prime(q)).then_some(q)
+        };
+        for distance in 0..=centre / 2 {
+            let below = good(centre.saturating_sub(distance));
+            let above = good(centre + distance);
+            match (below, above) {
+                (Some(b), Some(a)) => return Ok(if a.abs_diff(target) < b.abs_diff(target) { a } else { b }),
+                (Some(q), None) | (None, Some(q)) => return Ok(q),
+                (None, None) => {}
+            }
+        }
+        Err(RingError::NoPrime { target, order })
+    }
+}
+
 /// The prime nearest to `target`, to within one step of `4 * degree`, that is 1 mod `4 * degree`, lies in `[2^33, 2^50)` and is not in `used`. Of two at
 /// as many steps the nearer, then the smaller.
 ///
 /// # Errors
 /// [`RingError::NoPrime`] if there is none within a factor of two of the target.
 pub fn nearest(target: u64, degree: usize, used: &[u64]) -> Result<u64, RingError> {
-    let order = 4 * degree as u64;
-    let centre = target / order;
-    let good = |k: u64| {
-        let q = k.checked_mul(order)?.checked_add(1)?;
-        ((1 << 33..1 << 50).contains(&q) && !used.contains(&q) && is_prime(q)).then_some(q)
-    };
-    for distance in 0..=centre / 2 {
-        let below = good(centre.saturating_sub(distance));
-        let above = good(centre + distance);
-        match (below, above) {
-            (Some(b), Some(a)) => return Ok(if a.abs_diff(target) < b.abs_diff(target) { a } else { b }),
-            (Some(q), None) | (None, Some(q)) => return Ok(q),
-            (None, None) => {}
-        }
-    }
-    Err(RingError::NoPrime { target, order })
+    Primes::default().nearest(target, degree, used)
 }
 
 #[cfg(test)]
@@ -109,6 +138,33 @@ mod tests {
         for c in [0, 1, 561, 41041, 3_215_031_751, 3_825_123_056_546_413_051, 65537 * 65537, 18_446_744_073_709_551_615]
         {
             assert!(!is_prime(c), "{c}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_pass_to_too_few_witnesses_are_found() {
+        for (least_liar, _) in ENOUGH {
+            assert!(!is_prime(least_liar), "{least_liar}");
+        }
+        // Around each limit and among the primes that plans use: the twelve witnesses decide alike.
+        let all_witnesses = |n: u64| {
+            WITNESSES.iter().all(|&a| {
+                let wide = |x: u64, y: u64| (u128::from(x) * u128::from(y) % u128::from(n)) as u64;
+                let pow = |base: u64, exponent: u64| {
+                    (0..64).rev().fold(1, |x, bit| {
+                        let square = wide(x, x);
+                        if exponent >> bit & 1 == 1 { wide(square, base) } else { square }
+                    })
+                };
+                let twos = (n - 1).trailing_zeros();
+                let first = pow(a, (n - 1) >> twos);
+                first == 1 || (0..twos).any(|k| pow(first, 1 << k) == n - 1)
+            })
+        };
+        let starts = ENOUGH.map(|(limit, _)| limit - 2 * 200).into_iter().chain([(1 << 40) + 1, (1 << 45) + 1]);
+        for n in starts.flat_map(|start| (0..400).map(move |i| start + 2 * i)) {
+            let expected = !WITNESSES.iter().any(|&p| n.is_multiple_of(p)) && all_witnesses(n);
+            assert_eq!(is_prime(n), expected, "{n}");
         }
     }
 
