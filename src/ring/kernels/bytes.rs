@@ -277,11 +277,32 @@ fn split_into(
 }
 
 /// Residues to units of words, planes of so many bits.
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 fn split_shorts(operands: &BlockOperands<'_>, bits: u32, planes: usize, lines: usize, units: &mut [Line]) {
+    match planes {
+        0..=4 => split_shorts_into::<1>(operands, bits, planes, lines, units),
+        _ => split_shorts_into::<2>(operands, bits, planes, lines, units),
+    }
+}
+
+/// `FOURS` times four planes at most: of each residue the words of four are cut out at once.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn split_shorts_into<const FOURS: usize>(
+    operands: &BlockOperands<'_>,
+    bits: u32,
+    planes: usize,
+    lines: usize,
+    units: &mut [Line],
+) {
     let &BlockOperands { x, columns, row_words, .. } = operands;
-    let mask = _mm512_set1_epi64((1 << bits) - 1);
+    let mask = _mm512_set1_epi16(((1i32 << bits) - 1) as i16);
     let zero = _mm512_setzero_si512();
+    // Byte by byte of a word of four planes, the bit from which it is taken. None of a residue's planes begins beyond the word.
+    let mut taken = [zero; FOURS];
+    for (four, taken) in taken.iter_mut().enumerate() {
+        let from = |byte: u64| (u64::from(bits) * (4 * four as u64 + byte / 2) + byte % 2 * 8) % 64;
+        *taken = _mm512_set1_epi64((0..8).fold(0, |word, byte| word | from(byte) << (8 * byte)) as i64);
+    }
     for (strip, units) in units.chunks_exact_mut(planes * lines).enumerate() {
         let first = strip * STRIP;
         let whole = first + STRIP <= row_words;
@@ -292,12 +313,21 @@ fn split_shorts(operands: &BlockOperands<'_>, bits: u32, planes: usize, lines: u
         for (line, pair) in columns.chunks(2).enumerate() {
             let a = residues(pair[0]);
             let b = if let &[_, column] = pair { residues(column) } else { [zero; 2] };
-            for plane in 0..planes {
-                let count = _mm_cvtsi64_si128((plane as u32 * bits).into());
-                let digit = |x: __m512i| _mm512_and_si512(_mm512_srl_epi64(x, count), mask);
-                let joined = |half: usize| _mm512_or_si512(digit(a[half]), _mm512_slli_epi64::<16>(digit(b[half])));
-                let digits = _mm512_permutex2var_epi32(joined(0), even_words(), joined(1));
-                store_line(&mut units[plane * lines + line], digits);
+            for (four, &taken) in taken.iter().enumerate() {
+                let digits = |x: __m512i| _mm512_and_si512(_mm512_multishift_epi64_epi8(taken, x), mask);
+                // `[two residues][two planes][residue][column]`, planes 0 and 1, then 2 and 3.
+                let planes_in_twos = |half: usize| {
+                    let (a, b) = (digits(a[half]), digits(b[half]));
+                    let (even, odd) = (_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b));
+                    [_mm512_unpacklo_epi32(even, odd), _mm512_unpackhi_epi32(even, odd)]
+                };
+                let (low, high) = (planes_in_twos(0), planes_in_twos(1));
+                for plane in 4 * four..planes.min(4 * four + 4) {
+                    let of_two = if plane % 2 == 0 { even_longs() } else { odd_longs() };
+                    let two = plane % 4 / 2;
+                    let digits = _mm512_permutex2var_epi64(low[two], of_two, high[two]);
+                    store_line(&mut units[plane * lines + line], digits);
+                }
             }
         }
     }
@@ -379,6 +409,18 @@ fn even_words() -> __m512i {
 #[target_feature(enable = "avx512f")]
 fn odd_words() -> __m512i {
     _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn even_longs() -> __m512i {
+    _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn odd_longs() -> __m512i {
+    _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1)
 }
 
 /// In each 32-bit lane, byte `p` of result `r` is byte `r` of input `p`.
