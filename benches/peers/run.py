@@ -7,7 +7,8 @@ Makes a virtual environment (openfhe and tenseal; openfhe's wheel imports only u
 network's weights and images, and runs, on one thread each and one after the other in rounds:
  * the worker on a full batch of the model of this shape that comes with the program, file to file;
  * OpenFHE and TenSEAL as a competent user writes them in Python (lazy rescale), server side, from ciphertexts in memory;
- * SEAL with HEXL as an expert drives them from C++ (seal_ref.cpp), server side, from serialised inputs in memory, whose loading is counted.
+ * SEAL with HEXL as an expert drives them from C++ (seal_ref.cpp), server side, from serialised inputs in memory, whose loading is counted;
+   `fused` with a relinearisation of its own from HEXL's functions.
 Peers compute 4096 images a batch and all outputs, about a minute a round; with `--fraction 8` OpenFHE and TenSEAL compute an eighth of them,
 extrapolated, which flatters them: an eighth fits into the cache. Prints the medians of all rounds in milliseconds an image, and how many times
 ours. A peer that this Python cannot import, or that cannot be fetched and compiled here, is named and left out.
@@ -27,7 +28,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BIN = os.path.join(ROOT, "target", "release")
 WHEELS = ("OpenFHE", "TenSEAL")
-NAMES = ("nightshift", *WHEELS, "SEAL+HEXL")
+SEALS = ("SEAL+HEXL", "SEAL+HEXL fused")
+NAMES = ("nightshift", *WHEELS, *SEALS)
 SERVER = re.compile(r"SERVER total .*?([0-9.]+) ms wall/image")
 
 
@@ -112,13 +114,14 @@ def main():
             "OpenFHE": lambda: peer(python, "openfhe_ref.py", "ref", network, "lazy8", str(max(1, 845 // part)), neurons),
             "TenSEAL": lambda: peer(python, "tenseal_ref.py", "sealapi", network, str(max(1, 169 // part)), neurons),
             "SEAL+HEXL": lambda: peer(python, "seal_peer.py", "run", build, network),
+            "SEAL+HEXL fused": lambda: peer(python, "seal_peer.py", "run", build, network, "fused"),
         }
         runs = {name: measure for name, measure in runs.items() if name in args.only}
         for name in WHEELS:
             if name in runs and not importable(python, name.lower()):
                 del runs[name]
-        if "SEAL+HEXL" in runs and not built(python, build):
-            del runs["SEAL+HEXL"]
+        if any(name in runs for name in SEALS) and not built(python, build):
+            runs = {name: measure for name, measure in runs.items() if name not in SEALS}
         figures = {name: [] for name in runs}
         for _ in range(args.rounds):
             for name, measure in runs.items():
@@ -126,7 +129,7 @@ def main():
         typical = {name: statistics.median(values) for name, values in figures.items()}
         ratios = {name: value / typical["nightshift"] for name, value in typical.items() if "nightshift" in typical}
         for name, value in typical.items():
-            print(f"{name:<12}{value:10.4f} ms an image" + (f"{ratios[name]:10.1f} times ours" if ratios else ""))
+            print(f"{name:<17}{value:10.4f} ms an image" + (f"{ratios[name]:10.1f} times ours" if ratios else ""))
         if args.json:
             with open(args.json, "w") as out:
                 json.dump({"ms_per_image": figures, "ratios": ratios}, out, indent=1)

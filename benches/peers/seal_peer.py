@@ -1,10 +1,9 @@
 """Microsoft SEAL + Intel HEXL on the reference network: fetches and compiles both, and runs seal_ref.cpp.
 
   python seal_peer.py build DIR                                      standard library only; about two minutes, most of it compiling
-  OMP_NUM_THREADS=1 taskset -c 0 python seal_peer.py run DIR REF.npz [own] [fused]      numpy; the words are explained in seal_ref.cpp
+  OMP_NUM_THREADS=1 taskset -c 0 python seal_peer.py run DIR REF.npz [fused]      numpy; the word is explained in seal_ref.cpp
 
-SEAL 4.0.0 and HEXL 1.2.3 are those in the crates.io package seal_fhe 0.8.1; what its authors added to SEAL concerns encryption, which is
-not timed. Needs cmake, a C++ compiler and google's cpu_features (Debian: cmake g++ libcpu-features-dev). HEXL is compiled for the
+SEAL 4.0.0 and HEXL 1.2.3 are those in the crates.io package seal_fhe 0.8.1, whose authors added to SEAL's encryption, which is not timed. Needs cmake, a C++ compiler and google's cpu_features (Debian: cmake g++ libcpu-features-dev). HEXL is compiled for the
 processor at hand, so DIR does not move to another one. What DIR already holds is not made again.
 """
 import hashlib
