@@ -43,7 +43,8 @@ def cmake(log, *words):
     with open(log, "a") as out:
         out.write(done.stdout)
     if done.returncode != 0:
-        reasons = [line.strip() for line in done.stdout.splitlines() if "is not installed" in line or "error:" in line]
+        telling = ("is not installed", "error:", "CMake Error: ")
+        reasons = [line.strip() for line in done.stdout.splitlines() if any(word in line for word in telling)]
         sys.exit(f"{(reasons or ['cmake failed'])[0]} (see {log})")
 
 

@@ -97,6 +97,9 @@ pub struct Results {
     pub residues: Vec<u64>,
 }
 
+/// Pieces of work that a thread takes at once: what it has taken nobody else can, and of hundreds it would take dozens.
+const ONE: usize = 1;
+
 /// Shown every stored row as it is made: stage, row, `[component][limb][N]`.
 type Watch<'a> = &'a mut dyn FnMut(usize, usize, &[u64]);
 
@@ -344,7 +347,7 @@ impl Engine {
         let work: Vec<_> = kept_bands.into_iter().zip(used_bands).enumerate().collect();
         let spare = Spare::default();
         self.pool.install(|| {
-            work.into_par_iter().try_for_each(|(band, (kept, used))| {
+            work.into_par_iter().with_max_len(ONE).try_for_each(|(band, (kept, used))| {
                 go_on(stop)?;
                 let place = BandPlace { limb: band / bands, first: band % bands * pass.band_columns };
                 spare.with(TileScratch::default, |scratch| tiles.band_into(place, scratch, [kept, used]))
@@ -369,7 +372,7 @@ impl Engine {
         let kernel = self.context.kernel();
         let spare = Spare::default();
         self.pool.install(|| {
-            let groups = kept_bytes[..kept.bytes()].par_chunks_mut(kept.group_bytes()).enumerate();
+            let groups = kept_bytes[..kept.bytes()].par_chunks_mut(kept.group_bytes()).enumerate().with_max_len(ONE);
             groups.try_for_each(|(group, kept_bytes)| {
                 let used_bytes = &used_bytes[group * used.group_bytes()..][..used.bytes_of(group)];
                 go_on(stop)?;
@@ -404,7 +407,7 @@ impl Engine {
         let mut places: Vec<_> = residues.chunks_exact_mut(pass.components * pass.limbs * n).map(Some).collect();
         let rows: Vec<_> = pass.rows.iter().map(|&row| places[row as usize].take()).enumerate().collect();
         self.pool.install(|| {
-            rows.into_par_iter().try_for_each(|(row, out)| {
+            rows.into_par_iter().with_max_len(ONE).try_for_each(|(row, out)| {
                 go_on(stop)?;
                 for (at, polynomial) in out.into_iter().flat_map(|out| out.chunks_exact_mut(n)).enumerate() {
                     let (component, limb) = (at / pass.limbs, at % pass.limbs);
