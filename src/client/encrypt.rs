@@ -307,7 +307,7 @@ impl Job<'_> {
         }
     }
 
-    /// Writes all batches. One is hashed and brought to the disk while the next is encrypted.
+    /// Writes all batches. One is hashed and brought to the disk while the next is encrypted, unless there is one thread for all.
     fn write_batches(
         &self,
         places: &[BatchPlace],
@@ -324,6 +324,11 @@ impl Job<'_> {
                 // The batch before first, whose file is to be removed if this one failed.
                 all.extend(finishing.take().map(|before| before.join(outputs)).transpose()?);
                 let (writer, path) = encrypted?;
+                if threads.get() == 1 {
+                    all.push(writer.finish()?);
+                    outputs.made(&path);
+                    continue;
+                }
                 let flush = writer.flush()?;
                 let (flush, finish) = (scope.spawn(|| flush.wait()), scope.spawn(|| writer.finish()));
                 finishing = Some(Finishing { path, flush, finish });

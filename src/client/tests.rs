@@ -349,10 +349,14 @@ fn nothing_is_left_where_a_command_fails() {
     assert_eq!(names_in(&world.path("keys")), ["eval.key", "secret.key"]);
     assert_eq!(fs::read(world.path("keys/secret.key")).unwrap(), before);
 
-    // After all batches are written, the manifest is refused.
-    let (late, calls) = world.encrypt_with("keys/secret.key", "late", |request| request.created = "");
-    assert_eq!((late.unwrap_err().exit_code().code(), calls), (65, 2 * ENTRIES as u64));
-    assert!(!world.path("late").exists());
+    // After all batches are written, the manifest is refused. One thread finishes them itself, two leave it to others.
+    for threads in [1, 2] {
+        let (late, calls) = world.encrypt_with("keys/secret.key", "late", |request| {
+            (request.created, request.threads) = ("", NonZeroUsize::new(threads).unwrap());
+        });
+        assert_eq!((late.unwrap_err().exit_code().code(), calls), (65, 2 * ENTRIES as u64));
+        assert!(!world.path("late").exists());
+    }
     // A folder that was there stays, without what was put in it; its own files stay too.
     fs::create_dir(world.path("mine")).unwrap();
     let (late, _) = world.encrypt_with("keys/secret.key", "mine", |request| request.created = "");
@@ -376,7 +380,9 @@ fn nothing_is_left_where_a_command_fails() {
 fn a_limit_takes_the_first_images() {
     let world = World::new();
     world.keygen("keys").unwrap();
-    let (report, _) = world.encrypt_with("keys/secret.key", "job", |request| request.limit = NonZeroUsize::new(5));
+    let (report, _) = world.encrypt_with("keys/secret.key", "job", |request| {
+        (request.limit, request.threads) = (NonZeroUsize::new(5), NonZeroUsize::MIN);
+    });
     assert_eq!((report.as_ref().unwrap().images, report.unwrap().batches), (5, 1));
     world.work("job", [0, 1, 2, 3]);
     let decrypted = world.decrypt("keys/secret.key", "job").unwrap();
