@@ -10,7 +10,7 @@ use crate::format::Bytes;
 use crate::plan::cost::{key_switch_pointwise, key_switch_transforms, width_bytes};
 use crate::plan::defaults::{defaults, loop_secs};
 use crate::plan::rates::{Rates, Unit, Work};
-use crate::ring::kernels::{BlockOperands, BlockScratch, BlockWork, Kernel, PackedBlock, Start};
+use crate::ring::kernels::{BlockOperands, BlockScratch, BlockWork, Kernel, Magnitudes, PackedBlock, Start};
 use crate::ring::sampling::Stream;
 use crate::ring::{Lines, Modulus, primes};
 use std::time::Instant;
@@ -130,7 +130,8 @@ impl Loops {
                 let out = out.first(rows * row_words);
                 let found = best_secs(self.budget_secs, || block.mul_add_into(m, &operands, &mut scratch, out));
                 let mut work = Work::default();
-                work.add_block(&BlockWork::new(self.kernel, rows, columns, 127, m.bits()), row_words as u64);
+                let magnitudes = Magnitudes::new(columns, &weights);
+                work.add_block(&BlockWork::new(self.kernel, rows, columns, magnitudes, m.bits()), row_words as u64);
                 samples.push((work, found));
             }
         }

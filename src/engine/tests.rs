@@ -7,7 +7,7 @@ use crate::format::FormatError;
 use crate::net::sample::{dense_network, random_images, random_network};
 use crate::net::{Calibration, Circuit, LowerOptions, lower};
 use crate::plan::{After, Plan, Requirements, scales};
-use crate::ring::kernels::{BlockWork, Kernel};
+use crate::ring::kernels::{BlockWork, Kernel, Magnitudes};
 use crate::ring::sampling::Stream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -277,10 +277,11 @@ fn amx_gives_the_same_words() {
     for default_bits in [8, 12] {
         let options = LowerOptions { default_bits, ..LowerOptions::default() };
         let circuit = lower(&network, &options, &images).unwrap();
-        let largest = (1 << (default_bits - 1)) - 1;
         let blocks = circuit.stages.iter().flat_map(|stage| &stage.map.blocks);
-        let as_bytes = blocks
-            .filter(|block| BlockWork::new(amx, block.rows.len(), block.columns.len(), largest, 40).byte_products > 0);
+        let as_bytes = blocks.filter(|block| {
+            let (rows, columns) = (block.rows.len(), block.columns.len());
+            BlockWork::new(amx, rows, columns, Magnitudes::new(columns, &block.weights), 40).byte_products > 0
+        });
         assert_eq!(as_bytes.count(), 2, "{default_bits} bits");
         let plan = scales::insecure_plan(&circuit, &Requirements::default(), degree).unwrap();
         let context = Context::new(plan.parameters.clone(), Kernel::portable()).unwrap();

@@ -5,7 +5,7 @@ use super::rates::{Rates, Unit, Work};
 use super::{After, Plan};
 use crate::ckks::keyswitch::Scratch;
 use crate::net::circuit::{Circuit, FeatureKind, Source};
-use crate::ring::kernels::BlockWork;
+use crate::ring::kernels::{BlockWork, Magnitudes};
 
 /// Transforms of one key switch of `limbs` limbs merged with a rescale: c2 back, digits to the other primes, both sums down.
 #[must_use]
@@ -166,13 +166,13 @@ fn stage_cost(circuit: &Circuit, plan: &Plan, k: usize, list: &[Pass], rates: &R
         ..StageCost::default()
     };
     for pass in list {
-        for &q in &plan.parameters.moduli()[..stage_plan.limbs] {
-            let bits = u64::BITS - q.leading_zeros();
-            for (blocks, components) in [(&pass.fused_blocks, 2), (&pass.blocks, components)] {
-                for block in blocks {
-                    let largest = block.weights.iter().map(|w| w.unsigned_abs()).max().unwrap_or(0);
-                    let (rows, columns) = (block.rows.len(), block.columns.len());
-                    let work = BlockWork::new(rates.kernel, rows, columns, largest, bits);
+        for (blocks, components) in [(&pass.fused_blocks, 2), (&pass.blocks, components)] {
+            for block in blocks {
+                let (rows, columns) = (block.rows.len(), block.columns.len());
+                let magnitudes = Magnitudes::new(columns, &block.weights);
+                for &q in &plan.parameters.moduli()[..stage_plan.limbs] {
+                    let bits = u64::BITS - q.leading_zeros();
+                    let work = BlockWork::new(rates.kernel, rows, columns, magnitudes, bits);
                     cost.tiles.add_block(&work, components * n);
                 }
             }

@@ -83,6 +83,27 @@ impl BlockOperands<'_> {
     }
 }
 
+/// Magnitudes of a block's weights, by which it is decided how they are multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Magnitudes {
+    /// Of a weight, the largest.
+    pub largest: u16,
+    /// Of a row's weights together, the largest: no sum of products is further from zero than so many times the largest factor.
+    pub largest_row: u64,
+}
+
+impl Magnitudes {
+    /// Of row-major weights.
+    #[must_use]
+    pub fn new(columns: usize, weights: &[i16]) -> Self {
+        let of_row = |row: &[i16]| row.iter().map(|w| u64::from(w.unsigned_abs())).sum();
+        Self {
+            largest: weights.iter().map(|w| w.unsigned_abs()).max().unwrap_or(0),
+            largest_row: weights.chunks(columns.max(1)).map(of_row).max().unwrap_or(0),
+        }
+    }
+}
+
 /// What a block product takes for one residue of each of its rows: counts that estimates of time multiply with measured speeds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockWork {
@@ -101,15 +122,15 @@ pub struct BlockWork {
 }
 
 impl BlockWork {
-    /// On a kernel, with the largest magnitude of a weight, modulo a prime of so many bits.
+    /// On a kernel, with weights of these magnitudes, modulo a prime of so many bits.
     #[must_use]
-    pub fn new(kernel: Kernel, rows: usize, columns: usize, largest_weight: u16, modulus_bits: u32) -> Self {
+    pub fn new(kernel: Kernel, rows: usize, columns: usize, magnitudes: Magnitudes, modulus_bits: u32) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if let Some(work) = super::bytes::work(kernel, rows, columns, largest_weight, modulus_bits) {
+        if let Some(work) = super::bytes::work(kernel, rows, columns, magnitudes, modulus_bits) {
             return work;
         }
         let products = (rows * columns) as u64;
-        let largest_bits = u16::BITS - largest_weight.max(1).leading_zeros();
+        let largest_bits = u16::BITS - magnitudes.largest.max(1).leading_zeros();
         let whole = kernel.multiplies_whole(largest_bits, modulus_bits);
         Self {
             word_products: if whole { products } else { 0 },

@@ -6,10 +6,10 @@
 //! A *quad* is four columns of the block, a *strip* 16 neighbouring residues of every column. A *unit* is one byte plane of a strip:
 //! `[quad][residue][4]`, a line a quad. Units are ordered `[strip][plane]`. *Sums* are `[group][unit][row of 16][residue]`, 32-bit.
 //!
-//! Of words, planes are of as many bits, 10 to 15, as sums of the block's products leave room for, and a line is `[residue][2]`, two columns.
+//! Of words, planes are of as many bits, 10 to 15, as leave room for the products of the row with most weight; a line is `[residue][2]`, two columns.
 
 use super::avx512ifma::{self, LANES, Wide, load, load_start, store};
-use super::block::{BlockOperands, BlockScratch, BlockWork};
+use super::block::{BlockOperands, BlockScratch, BlockWork, Magnitudes};
 use super::{Kernel, Modulus, Tier, amx, avx512vnni};
 use core::arch::x86_64::*;
 
@@ -59,9 +59,9 @@ impl Micro {
     }
 }
 
-/// Bits of planes of which products with the largest weight, one a column, fit a sum of 32 bits; `None` if they are too few to be worth it.
-fn short_bits(columns: usize, largest_weight: u16) -> Option<u32> {
-    let room = (i32::MAX as usize / (columns * usize::from(largest_weight)).max(1)) as u64;
+/// Bits of planes of which every sum of a block's products fits 32 bits; `None` if they are too few to be worth it.
+fn short_bits(magnitudes: Magnitudes) -> Option<u32> {
+    let room = i32::MAX as u64 / magnitudes.largest_row.max(1);
     // The largest digit is 2^bits - 1.
     let bits = (room + 1).ilog2().min(15);
     (bits >= 10).then_some(bits)
@@ -75,8 +75,8 @@ pub(super) struct PackedBytes {
     pub rows: usize,
     pub columns: usize,
     layout: Layout,
-    /// The largest magnitude of a weight, at least that of a digit.
-    largest: u64,
+    /// No sum of products is further from zero than so many times a residue: of all digits, where there are several, of each.
+    largest_row: u64,
     /// Digits counting 1, 2^8, ..: groups of [`Layout::group_lines`] lines.
     digits: Vec<Vec<Line>>,
 }
@@ -134,9 +134,9 @@ impl Layout {
 impl PackedBytes {
     /// Packs weights if the kernel multiplies bytes, and does so faster than words.
     pub fn where_faster(kernel: Kernel, rows: usize, columns: usize, weights: &[i16]) -> Option<Self> {
-        let largest = weights.iter().map(|w| w.unsigned_abs()).max().unwrap_or(0);
+        let magnitudes = Magnitudes::new(columns, weights);
         let fit_bytes = weights.iter().all(|&w| i8::try_from(w).is_ok());
-        let (wide, micro) = micro_for(kernel, rows, columns, (!fit_bytes).then_some(largest))?;
+        let (wide, micro) = micro_for(kernel, rows, columns, (!fit_bytes).then_some(magnitudes))?;
         let layout = Layout::new(micro, rows, columns);
         let mut digits = Vec::new();
         if let Micro::Shorts(..) = micro {
@@ -148,7 +148,9 @@ impl PackedBytes {
             digits.push(layout.pack(columns, rest.iter().map(|&w| i16::from(w as i8))));
             rest.iter_mut().for_each(|w| *w = (*w - i32::from(*w as i8)) >> 8);
         }
-        Some(Self { wide, micro, rows, columns, layout, largest: u64::from(largest).max(128), digits })
+        // A digit reaches 128.
+        let largest_row = if digits.len() > 1 { 128 * columns as u64 } else { magnitudes.largest_row };
+        Some(Self { wide, micro, rows, columns, layout, largest_row, digits })
     }
 
     /// See [`super::PackedBlock::mul_add_into`].
@@ -165,7 +167,7 @@ impl PackedBytes {
         let group_lines = self.layout.group_lines();
         for (digit, weights) in self.digits.iter().enumerate() {
             let operands = if digit == 0 { *operands } else { operands.held() };
-            let epilogue = Epilogue { m, planes, plane_bits, digit, largest: self.largest, operands };
+            let epilogue = Epilogue { m, planes, plane_bits, digit, largest_row: self.largest_row, operands };
             for (at, units) in units.chunks(STRIPS * planes * quads).enumerate() {
                 let unit_count = units.len() / quads;
                 for (pair, weights) in weights.chunks(groups_at_once * group_lines).enumerate() {
@@ -191,17 +193,17 @@ impl PackedBytes {
     }
 }
 
-/// The micro-kernel of a kernel that multiplies bytes, where it is the faster way for a block of this shape. `largest_wide` is the largest magnitude of
-/// weights that do not fit bytes.
+/// The micro-kernel of a kernel that multiplies bytes, where it is the faster way for a block of this shape. `wide_weights` are the magnitudes of weights that do
+/// not fit bytes.
 fn micro_for(
     kernel: Kernel,
     rows: usize,
     columns: usize,
-    largest_wide: Option<u16>,
+    wide_weights: Option<Magnitudes>,
 ) -> Option<(avx512ifma::Token, Micro)> {
     let (wide, micro) = match kernel.0 {
         Tier::Avx512Vnni(wide, token) => {
-            let shorts = largest_wide.and_then(|largest| short_bits(columns, largest));
+            let shorts = wide_weights.and_then(short_bits);
             (wide, shorts.map_or(Micro::Vnni(token), |bits| Micro::Shorts(token, bits)))
         }
         Tier::Amx(wide, token) => (wide, Micro::Amx(token)),
@@ -215,15 +217,15 @@ pub(super) fn work(
     kernel: Kernel,
     rows: usize,
     columns: usize,
-    largest_weight: u16,
+    magnitudes: Magnitudes,
     modulus_bits: u32,
 ) -> Option<BlockWork> {
-    let (_, micro) = micro_for(kernel, rows, columns, (largest_weight > 127).then_some(largest_weight))?;
+    let (_, micro) = micro_for(kernel, rows, columns, (magnitudes.largest > 127).then_some(magnitudes))?;
     let layout = Layout::new(micro, rows, columns);
     let (plane_bits, weight_bytes) = micro.digits();
     let planes = u64::from(modulus_bits.div_ceil(plane_bits));
     // Signed digits: one reaches 127, two 127 * 256 + 127. Words need no second one.
-    let digits = match largest_weight {
+    let digits = match magnitudes.largest {
         _ if weight_bytes == 2 => 1,
         0..=127 => 1,
         128..=32_639 => 2,
@@ -474,8 +476,8 @@ struct Epilogue<'a> {
     planes: usize,
     plane_bits: u32,
     digit: usize,
-    /// Magnitude of a digit, at most.
-    largest: u64,
+    /// See [`PackedBytes`].
+    largest_row: u64,
     operands: BlockOperands<'a>,
 }
 
@@ -496,10 +498,8 @@ impl Epilogue<'_> {
     #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
     fn add(&self, sums: &[Line], rows: &[u32], first: usize, out: &mut [u64]) {
         // All planes of a sum of products w x, x <= q, in one word?
-        let columns = self.operands.columns.len() as u64;
         let shorts = self.plane_bits != 8;
-        let largest = if shorts { self.largest } else { 128 };
-        let one_word = self.m.value().checked_mul(largest * columns).is_some_and(|sum| sum < 1 << 62);
+        let one_word = self.m.value().checked_mul(self.largest_row).is_some_and(|sum| sum < 1 << 62);
         match (shorts, self.planes, one_word) {
             (false, 5, true) => self.add_planes::<5, true, false>(sums, rows, first, out),
             (false, 6, true) => self.add_planes::<6, true, false>(sums, rows, first, out),

@@ -23,7 +23,7 @@ mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx512ifma::Transform;
-pub use block::{BlockOperands, BlockScratch, BlockWork, PackedBlock, Start};
+pub use block::{BlockOperands, BlockScratch, BlockWork, Magnitudes, PackedBlock, Start};
 pub use cosine::CosinePlan;
 
 use super::modulus::{Modulus, ShoupFactor};

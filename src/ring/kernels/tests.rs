@@ -420,6 +420,9 @@ fn block_products_are_exact() {
             (24, 216, 48, 9),
             (13, 577, 24, 9),
             (5, 1100, 16, 9),
+            // Rows of 65 535 leave planes of words 15 bits, rows of 65 790 only 14.
+            (7, 257, 40, 9),
+            (7, 258, 40, 9),
             (14, 131, 40, 10),
         ] {
             for draw in [Draw::Largest, Draw::Ends, Draw::Any] {
@@ -427,6 +430,14 @@ fn block_products_are_exact() {
             }
         }
     }
+}
+
+#[test]
+fn magnitudes_are_of_all_rows() {
+    let weights = [1, -2, 3, -32_768, 5, 0, 4, 4, 4];
+    assert_eq!(Magnitudes::new(3, &weights), Magnitudes { largest: 32_768, largest_row: 32_773 });
+    assert_eq!(Magnitudes::new(3, &weights[..3]), Magnitudes { largest: 3, largest_row: 6 });
+    assert_eq!(Magnitudes::new(0, &[]), Magnitudes::default());
 }
 
 /// The most columns that 32-bit sums of bytes hold, and one more.
