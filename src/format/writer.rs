@@ -24,7 +24,7 @@ use super::{FormatError, Kind, SectionSpec, VERSION};
 const HASH_CHUNK_BYTES: usize = 256 << 10;
 
 /// Bytes of zeros written at a time, and so of a page at most. Of pages of 2 MiB there are fewer still to map, but ext4 looks through all blocks of a page
-/// whenever a piece is written into it: encryption took a tenth longer, and now and then twice as long.
+/// whenever a piece is written into it: encryption took a tenth more processor time, and now and then twice as long.
 const FILL_BYTES: usize = 128 << 10;
 /// Largest file that is filled with zeros first.
 const MOST_FILLED_BYTES: u64 = 256 << 20;

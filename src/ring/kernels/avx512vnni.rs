@@ -91,7 +91,7 @@ unsafe fn products<const R: usize, const U: usize, const SHORTS: bool>(
             }
         }
     }
-    for (unit, out) in out.chunks_exact_mut(SUM_LINES).take(U).enumerate() {
+    for (unit, out) in out[..U * SUM_LINES].chunks_exact_mut(SUM_LINES).enumerate() {
         for (out, sums) in out.iter_mut().zip(&sums) {
             // SAFETY: a line is 64 bytes, aligned to 64.
             unsafe { _mm512_store_si512((&raw mut out.0).cast(), sums[unit]) }

@@ -75,7 +75,7 @@ pub(super) struct PackedBytes {
     pub rows: usize,
     pub columns: usize,
     layout: Layout,
-    /// No sum of products is further from zero than so many times a residue: of all digits, where there are several, of each.
+    /// No sum of products of one digit is further from zero than so many times the largest residue.
     largest_row: u64,
     /// Digits counting 1, 2^8, ..: groups of [`Layout::group_lines`] lines.
     digits: Vec<Vec<Line>>,
