@@ -5,12 +5,14 @@
 //! descendants are found by shifts, and neighbouring nodes are neighbours; those of the last six levels, most of all, in one piece a node ([`Lowest`]).
 //!
 //! **Bounds.** Only the low 52 bits of a lane count until it is reduced: the multiplier sees no others, and sums are exact modulo 2^52. Forward, a level
-//! adds less than 2q to what a lane may be: below 3q folded, or (2 S + 3) q extended from S primes, and 16 levels later below 48q. Back, every pass is given
+//! moves what a lane stands for by less than 2q, up or down: lifted by 2q for every level as they are folded ([`lift`]), lanes never fall below zero, and from below 3q,
+//! or (2 S + 3) q extended from S primes, they come to (4 log2(N) + 2 S + 3) q at most, 77q for 16 levels and 5 primes. Back, every pass is given
 //! lanes below 8q, which its sums double level by level; those above 8q again at its end are reduced. So all stays below 128q, that is 2^52.
 
 use super::super::{Extending, portable};
 use super::extend::Lanes;
-use super::{LANES, Modulus, ShoupFactor, ShoupTable, Token, Wide, reverse, store};
+use super::{LANES, Modulus, ShoupFactor, ShoupTable, Token, Wide, load, reverse, store};
+use core::arch::x86_64::{_mm512_add_epi64, _mm512_set1_epi64, _mm512_setzero_si512};
 use lanes::{Constants, Lowest, Nodes, join_first, load_apart, same, split_last, store_apart};
 
 mod lanes;
@@ -138,7 +140,8 @@ macro_rules! join {
     };
 }
 
-/// All levels of as many vectors as are named, `w` being [`Nodes::below`] theirs. (Macros, since vectors in arguments and results of functions that are
+/// All levels of as many vectors as are named, `w` being [`Nodes::below`] theirs; of twice eight, butterfly by butterfly in turn, since of eight too few are
+/// independent of each other. (Macros, since vectors in arguments and results of functions that are
 /// not inlined pass through memory.)
 macro_rules! split_all {
     (2, $c:ident, $w:expr, $x:ident) => {
@@ -152,6 +155,12 @@ macro_rules! split_all {
         split!($c, $x, $w, 0 => (0, 4), (1, 5), (2, 6), (3, 7));
         split!($c, $x, $w, 1 => (0, 2), (1, 3); 2 => (4, 6), (5, 7));
         split!($c, $x, $w, 3 => (0, 1); 4 => (2, 3); 5 => (4, 5); 6 => (6, 7));
+    };
+    (8 8, $c:ident, $w:expr, $x:ident) => {
+        split!($c, $x, $w, 0 => (0, 4), (8, 12), (1, 5), (9, 13), (2, 6), (10, 14), (3, 7), (11, 15));
+        split!($c, $x, $w, 1 => (0, 2), (8, 10), (1, 3), (9, 11); 2 => (4, 6), (12, 14), (5, 7), (13, 15));
+        split!($c, $x, $w,
+            3 => (0, 1), (8, 9); 4 => (2, 3), (10, 11); 5 => (4, 5), (12, 13); 6 => (6, 7), (14, 15));
     };
     (16, $c:ident, $w:expr, $x:ident) => {
         split!($c, $x, $w, 0 => (0, 8), (1, 9), (2, 10), (3, 11), (4, 12), (5, 13), (6, 14), (7, 15));
@@ -179,6 +188,15 @@ macro_rules! join_all {
         join!($c, $x, $w, $c.multiple(4), 1 => (0, 2), (1, 3); 2 => (4, 6), (5, 7));
         join!($c, $x, $w, $c.multiple(5), 0 => (0, 4), (1, 5), (2, 6), (3, 7));
         $x[0] = $c.reduce($x[0]);
+    };
+    (8 8, $c:ident, $w:expr, $x:ident) => {
+        join!($c, $x, $w, $c.multiple(3),
+            3 => (0, 1), (8, 9); 4 => (2, 3), (10, 11); 5 => (4, 5), (12, 13); 6 => (6, 7), (14, 15));
+        join!($c, $x, $w, $c.multiple(4),
+            1 => (0, 2), (8, 10), (1, 3), (9, 11); 2 => (4, 6), (12, 14), (5, 7), (13, 15));
+        join!($c, $x, $w, $c.multiple(5), 0 => (0, 4), (8, 12), (1, 5), (9, 13), (2, 6), (10, 14), (3, 7), (11, 15));
+        $x[0] = $c.reduce($x[0]);
+        $x[8] = $c.reduce($x[8]);
     };
     (16, $c:ident, $w:expr, $x:ident) => {
         join!($c, $x, $w, $c.multiple(3),
@@ -272,25 +290,38 @@ fn join_column(t: &Transform, scale: ShoupFactor, x: [u64; 8]) -> [u64; 8] {
     x
 }
 
+/// What folded lanes are lifted by.
+fn lift(t: &Transform, degree: usize) -> u64 {
+    2 * u64::from(degree.ilog2()) * t.modulus.value()
+}
+
+/// The eighths of a polynomial: of rows of one length, bounds are checked once.
+fn eighths(x: &mut [u64]) -> [&mut [u64]; 8] {
+    let mut eighths = x.chunks_exact_mut(x.len() / 8);
+    std::array::from_fn(|_| eighths.next().unwrap_or_default())
+}
+
 /// Folds and splits thrice all but the first column. Columns `1 ..= N / 16` go with those that mirror them; column `N / 16` mirrors itself and is
 /// computed twice.
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn split_first(t: &Transform, c: &Constants, x: &mut [u64]) {
     let apart = x.len() / 8;
     let (fold, w) = (same(t.fold), Nodes::<7>::below(&t.forward.upper, 1));
+    let lift = _mm512_set1_epi64(lift(t, x.len()) as i64);
+    let rows = eighths(x);
     for column in (1..=apart / 2).step_by(LANES) {
         let mirror = apart - column - (LANES - 1);
-        let mut front = load_apart::<8>(x, column, apart);
-        let mut back = load_apart::<8>(x, mirror, apart);
+        let mut both = [_mm512_setzero_si512(); 16];
         for i in 0..8 {
-            let (a, b) = (front[i], back[7 - i]);
-            front[i] = c.add_product(a, reverse(b), fold);
-            back[7 - i] = c.add_product(b, reverse(a), fold);
+            let (a, b) = (load(rows[i], column), load(rows[7 - i], mirror));
+            both[i] = c.add_product(_mm512_add_epi64(a, lift), reverse(b), fold);
+            both[15 - i] = c.add_product(_mm512_add_epi64(b, lift), reverse(a), fold);
         }
-        split_all!(8, c, w, front);
-        split_all!(8, c, w, back);
-        store_apart(x, column, apart, front);
-        store_apart(x, mirror, apart, back);
+        split_all!(8 8, c, w, both);
+        for i in 0..8 {
+            store(rows[i], column, both[i]);
+            store(rows[i], mirror, both[8 + i]);
+        }
     }
 }
 
@@ -299,19 +330,21 @@ fn split_first(t: &Transform, c: &Constants, x: &mut [u64]) {
 fn join_last(t: &Transform, c: &Constants, scale: ShoupFactor, x: &mut [u64]) {
     let apart = x.len() / 8;
     let (unfold, scale, w) = (same(t.unfold), same(scale), Nodes::<7>::below(&t.inverse.upper, 1));
+    let rows = eighths(x);
     for column in (1..=apart / 2).step_by(LANES) {
         let mirror = apart - column - (LANES - 1);
-        let mut front = load_apart::<8>(x, column, apart);
-        let mut back = load_apart::<8>(x, mirror, apart);
-        join_all!(8, c, w, front);
-        join_all!(8, c, w, back);
+        let mut both = [_mm512_setzero_si512(); 16];
         for i in 0..8 {
-            let (a, b) = (front[i], back[7 - i]);
-            front[i] = c.product(c.add_product(a, reverse(b), unfold), scale);
-            back[7 - i] = c.product(c.add_product(b, reverse(a), unfold), scale);
+            both[i] = load(rows[i], column);
+            both[8 + i] = load(rows[i], mirror);
         }
-        store_apart(x, column, apart, front);
-        store_apart(x, mirror, apart, back);
+        join_all!(8 8, c, w, both);
+        for i in 0..8 {
+            let (a, b) = (both[i], both[15 - i]);
+            let (front, back) = (c.add_product(a, reverse(b), unfold), c.add_product(b, reverse(a), unfold));
+            store(rows[i], column, c.product(front, scale));
+            store(rows[7 - i], mirror, c.product(back, scale));
+        }
     }
 }
 
@@ -320,7 +353,8 @@ fn forward(t: &Transform, x: &mut [u64]) {
     let c = &Constants::new(&t.modulus);
     let first = split_column(t, column(x));
     split_first(t, c, x);
-    set_column(x, first);
+    let lift = lift(t, x.len());
+    set_column(x, first.map(|word| word + lift));
     let mut nodes = 8;
     for &levels in Transform::passes(x.len()) {
         match levels {

@@ -40,6 +40,13 @@ impl<const V: usize> Nodes<V> {
         nodes
     }
 
+    /// Those of butterflies of neighbouring lanes, pair of vectors by pair, in the order that they have then.
+    fn of_lanes(table: &ShoupTable, first: usize) -> Self {
+        let place = |i: usize| first + i / LANES * LANES + STORED_TO_ONE[i % LANES] as usize / 2;
+        let part = |words: &[u64]| std::array::from_fn(|i| words[place(i)]);
+        Self { values: part(&table.values), quotients: part(&table.quotients) }
+    }
+
     /// Neighbours from one on.
     fn from(table: &ShoupTable, first: usize) -> Self {
         let part = |words: &[u64]| std::array::from_fn(|i| words[first + i]);
@@ -53,18 +60,21 @@ impl<const V: usize> Nodes<V> {
         same(ShoupFactor { value: self.values[node], quotient: self.quotients[node] })
     }
 
-    /// Factors of two neighbours in turn.
+    /// Factors of two neighbours, the second in the quarters named.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq")]
-    fn two(&self, node: usize) -> Factor {
+    fn two<const SECOND: i32>(&self, node: usize) -> Factor {
         let (values, quotients) = (&self.values[node..node + 2], &self.quotients[node..node + 2]);
         // SAFETY: the slices hold two words; the loads have no alignment requirement.
         let (value, quotient) =
             unsafe { (_mm_loadu_si128(values.as_ptr().cast()), _mm_loadu_si128(quotients.as_ptr().cast())) };
-        Factor { value: _mm512_broadcast_i64x2(value), quotient: _mm512_broadcast_i64x2(quotient) }
+        Factor {
+            value: one_of_two::<SECOND>(_mm512_broadcast_i64x2(value)),
+            quotient: one_of_two::<SECOND>(_mm512_broadcast_i64x2(quotient)),
+        }
     }
 
-    /// Factors of four neighbours in turn.
+    /// Factors of four neighbours: the first, third, second and fourth in a quarter each.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn four(&self, node: usize) -> Factor {
@@ -72,10 +82,13 @@ impl<const V: usize> Nodes<V> {
         // SAFETY: the slices hold four words; the loads have no alignment requirement.
         let (value, quotient) =
             unsafe { (_mm256_loadu_si256(values.as_ptr().cast()), _mm256_loadu_si256(quotients.as_ptr().cast())) };
-        Factor { value: _mm512_broadcast_i64x4(value), quotient: _mm512_broadcast_i64x4(quotient) }
+        Factor {
+            value: one_of_two::<SECOND_HALF>(_mm512_broadcast_i64x4(value)),
+            quotient: one_of_two::<SECOND_HALF>(_mm512_broadcast_i64x4(quotient)),
+        }
     }
 
-    /// Factors of eight neighbours.
+    /// Factors of eight lanes.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn eight(&self, node: usize) -> Factor {
@@ -100,7 +113,7 @@ impl Lowest {
             nodes: Nodes::below(table, node),
             twos: Nodes::from(table, 8 * node),
             fours: Nodes::from(table, 16 * node),
-            eights: Nodes::from(table, 32 * node),
+            eights: Nodes::of_lanes(table, 32 * node),
         }
     }
 }
@@ -139,13 +152,12 @@ impl Constants {
         _mm512_madd52lo_epu64(_mm512_madd52lo_epu64(a, x, w.value), quotient, self.minus_q)
     }
 
-    /// `(a + b w, a - b w)`
+    /// `(a + b w, a - b w)` for `a` of at least 2q.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn split(&self, a: __m512i, b: __m512i, w: Factor) -> (__m512i, __m512i) {
         let sum = self.add_product(a, b, w);
-        let twice = _mm512_add_epi64(_mm512_add_epi64(a, a), self.q2);
-        (sum, _mm512_sub_epi64(twice, sum))
+        (sum, _mm512_sub_epi64(_mm512_add_epi64(a, a), sum))
     }
 
     /// `(a + b, (a - b) w)` for `b` below `multiple`, itself one of q.
@@ -205,36 +217,58 @@ pub(super) fn store_apart<const V: usize>(x: &mut [u64], at: usize, apart: usize
     }
 }
 
-/// Which of sixteen neighbouring residues lie in the lanes of two vectors: as stored, and so that butterflies four, two and one apart are
-/// between the two, with their nodes in turn.
-const STORED: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-const FOUR_APART: [u8; 16] = [0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15];
-const TWO_APART: [u8; 16] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
-const ONE_APART: [u8; 16] = [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15];
+// Butterflies of the last three levels are between lanes of one vector, so two vectors' lanes change places until they are between the two. Halves, quarters
+// and every other lane of two vectors change places beside the multiplier's work; an arbitrary choice of lanes (`vpermt2q`) is made in its place on Zen 4, and only once.
 
-/// Where the lanes of one arrangement lie in another.
-const fn route(from: [u8; 16], to: [u8; 16]) -> [u64; 16] {
-    let mut route = [0; 16];
+/// Where the sixteen residues of two vectors lie when butterflies are of neighbours: vector and lane, each among those as stored.
+static STORED_TO_ONE: [u64; 16] = [0, 2, 8, 10, 4, 6, 12, 14, 1, 3, 9, 11, 5, 7, 13, 15];
+static ONE_TO_STORED: [u64; 16] = {
+    let mut back = [0; 16];
     let mut lane = 0;
     while lane < 16 {
-        let mut at = 0;
-        while from[at] != to[lane] {
-            at += 1;
-        }
-        route[lane] = at as u64;
+        back[STORED_TO_ONE[lane] as usize] = lane as u64;
         lane += 1;
     }
-    route
+    back
+};
+
+/// The second half's quarters.
+const SECOND_HALF: i32 = 0b1100;
+/// Every other quarter.
+const ODD_QUARTERS: i32 = 0b1010;
+
+/// Of each quarter's two lanes the first one twice, or the second in the quarters named.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn one_of_two<const SECOND: i32>(x: __m512i) -> __m512i {
+    let x = _mm512_castsi512_pd(x);
+    _mm512_castpd_si512(if SECOND == SECOND_HALF {
+        _mm512_permute_pd::<0b11_11_00_00>(x)
+    } else {
+        _mm512_permute_pd::<0b11_00_11_00>(x)
+    })
 }
 
-static STORED_TO_FOUR: [u64; 16] = route(STORED, FOUR_APART);
-static FOUR_TO_TWO: [u64; 16] = route(FOUR_APART, TWO_APART);
-static TWO_TO_ONE: [u64; 16] = route(TWO_APART, ONE_APART);
-static ONE_TO_STORED: [u64; 16] = route(ONE_APART, STORED);
-static STORED_TO_ONE: [u64; 16] = route(STORED, ONE_APART);
-static ONE_TO_TWO: [u64; 16] = route(ONE_APART, TWO_APART);
-static TWO_TO_FOUR: [u64; 16] = route(TWO_APART, FOUR_APART);
-static FOUR_TO_STORED: [u64; 16] = route(FOUR_APART, STORED);
+/// The first halves of both, and the second ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves((a, b): (__m512i, __m512i)) -> (__m512i, __m512i) {
+    (_mm512_shuffle_i64x2::<0b01_00_01_00>(a, b), _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b))
+}
+
+/// The even quarters of both, and the odd ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn quarters((a, b): (__m512i, __m512i)) -> (__m512i, __m512i) {
+    (_mm512_shuffle_i64x2::<0b10_00_10_00>(a, b), _mm512_shuffle_i64x2::<0b11_01_11_01>(a, b))
+}
+
+/// The even lanes of both in turn, and the odd ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lanes((a, b): (__m512i, __m512i)) -> (__m512i, __m512i) {
+    (_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
+}
 
 /// Two vectors rearranged.
 #[inline]
@@ -261,7 +295,7 @@ fn split_vectors(c: &Constants, w: &Lowest, level: usize, k: usize, x: &mut Bloc
     let (i, j, node) = TOGETHER[level][k];
     (x[i], x[j]) = c.split(x[i], x[j], w.nodes.one(node));
     if level == 2 {
-        (x[i], x[j]) = rearrange((x[i], x[j]), &STORED_TO_FOUR);
+        (x[i], x[j]) = halves((x[i], x[j]));
     }
 }
 
@@ -271,8 +305,8 @@ fn split_vectors(c: &Constants, w: &Lowest, level: usize, k: usize, x: &mut Bloc
 fn split_lanes(c: &Constants, w: &Lowest, level: usize, k: usize, x: &mut Block) {
     let (a, b) = (x[2 * k], x[2 * k + 1]);
     (x[2 * k], x[2 * k + 1]) = match level {
-        0 => rearrange(c.split(a, b, w.twos.two(2 * k)), &FOUR_TO_TWO),
-        1 => rearrange(c.split(a, b, w.fours.four(4 * k)), &TWO_TO_ONE),
+        0 => quarters(c.split(a, b, w.twos.two::<SECOND_HALF>(2 * k))),
+        1 => lanes(c.split(a, b, w.fours.four(4 * k))),
         _ => {
             let (a, b) = c.split(a, b, w.eights.eight(8 * k));
             rearrange((c.reduce(a), c.reduce(b)), &ONE_TO_STORED)
@@ -288,10 +322,10 @@ fn join_lanes(c: &Constants, w: &Lowest, level: usize, k: usize, x: &mut Block) 
     (x[2 * k], x[2 * k + 1]) = match level {
         2 => {
             let (a, b) = rearrange((a, b), &STORED_TO_ONE);
-            rearrange(c.join(a, b, w.eights.eight(8 * k), c.q), &ONE_TO_TWO)
+            lanes(c.join(a, b, w.eights.eight(8 * k), c.q))
         }
-        1 => rearrange(c.join(a, b, w.fours.four(4 * k), c.q2), &TWO_TO_FOUR),
-        _ => rearrange(c.join(a, b, w.twos.two(2 * k), c.multiple(2)), &FOUR_TO_STORED),
+        1 => halves(c.join(a, b, w.fours.four(4 * k), c.q2)),
+        _ => quarters(c.join(a, b, w.twos.two::<ODD_QUARTERS>(2 * k), c.multiple(2))),
     };
 }
 
