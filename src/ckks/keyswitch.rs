@@ -10,6 +10,7 @@
 use super::keys::EvaluationKey;
 use super::{CkksError, Context};
 use crate::ring::extend::Extension;
+use crate::ring::kernels::{ProductSums, Strided};
 use crate::ring::modulus::ShoupFactor;
 use crate::ring::{Lines, Modulus};
 use std::ops::Range;
@@ -140,8 +141,9 @@ pub struct Scratch {
     dropped: Lines,
     /// c2 modulo one prime, a digit each: `[digit][N]`
     digits: Lines,
-    /// Sums modulo one prime: `[component][N]`
-    sums: Lines,
+    /// c0 and c1 modulo one prime.
+    limb: Lines,
+    /// What is divided out modulo one prime: `[component][N]`
     extended: Lines,
 }
 
@@ -149,7 +151,7 @@ impl Scratch {
     /// Bytes held for so many ciphertexts at once, of so many limbs, with so many special primes and digits.
     #[must_use]
     pub fn bytes(ciphertexts: usize, limbs: usize, special: usize, digits: usize, degree: usize) -> u64 {
-        ((ciphertexts * (limbs + 2 * (special + 1)) + digits + 3) * degree * 8) as u64
+        ((ciphertexts * (limbs + 2 * (special + 1)) + digits + 4) * degree * 8) as u64
     }
 }
 
@@ -158,6 +160,7 @@ pub struct KeySwitch {
     limbs: usize,
     digits: Vec<Digit>,
     mod_down: ModDown,
+    /// P modulo the primes of the ciphertext.
     special_product: Vec<ShoupFactor>,
 }
 
@@ -263,56 +266,91 @@ impl KeySwitch {
         let coefficients = &*coefficients;
         let dropped = scratch.dropped.first(count * 2 * dropped_primes * n);
         let digits = scratch.digits.first(self.digits.len() * n);
-        let (first, second) = scratch.sums.first(2 * n).split_at_mut(n);
-        let mut sums = [first, second];
-        let extended = scratch.extended.first(n);
+        let limb = scratch.limb.first(2 * n);
+        let extended = scratch.extended.first(2 * n);
+        let kernel = context.kernel();
 
         // The primes to be divided out come first: what is left of them is subtracted from each of the others.
         for (at, &prime) in self.mod_down.dropped.iter().enumerate() {
-            for ciphertext in 0..count {
-                let coefficients = &coefficients[ciphertext * words..][..words];
-                let (first, second) = dropped[ciphertext * 2 * dropped_primes * n..].split_at_mut(dropped_primes * n);
-                let mut sums = [&mut first[at * n..][..n], &mut second[at * n..][..n]];
-                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, &mut sums);
-                for sum in sums {
+            for (ciphertext, dropped) in dropped.chunks_exact_mut(2 * dropped_primes * n).enumerate() {
+                let (first, second) = dropped.split_at_mut(dropped_primes * n);
+                let [a, b] = [first, second].map(|part| &mut part[at * n..][..n]);
+                self.load_limb(ciphertexts, ciphertext, prime, limb);
+                if self.digits.is_empty() {
+                    a.copy_from_slice(&limb[..n]);
+                    b.copy_from_slice(&limb[n..]);
+                } else {
+                    self.load_digits(
+                        context,
+                        ciphertexts,
+                        ciphertext,
+                        prime,
+                        &coefficients[ciphertext * words..],
+                        digits,
+                    );
+                    let sums = self.sums(context, key, prime, digits, limb);
+                    kernel.sum_products_into(context.modulus(prime), &sums, [&mut *a, &mut *b]);
+                }
+                for sum in [a, b] {
                     self.mod_down.extension.prepare_assign(at, context.ntt(prime), sum);
                 }
             }
         }
         for dropped in dropped.chunks_exact_mut(dropped_primes * n) {
-            self.mod_down.extension.finish_assign(context.kernel(), dropped);
+            self.mod_down.extension.finish_assign(kernel, dropped);
         }
         for prime in 0..self.output_limbs() {
-            for ciphertext in 0..count {
-                let coefficients = &coefficients[ciphertext * words..][..words];
-                self.sum_into(context, key, ciphertexts, ciphertext, prime, coefficients, digits, &mut sums);
-                for (component, sum) in sums.iter().enumerate() {
-                    let place = (ciphertext * 2 + component) * dropped_primes;
-                    let sources: Vec<&[u64]> = dropped[place * n..][..dropped_primes * n].chunks_exact(n).collect();
-                    self.mod_down.extension.forward_into(&sources, prime, context.ntt(prime), extended);
-                    let (m, inverse) = (context.modulus(prime), self.mod_down.inverses[prime]);
-                    context.kernel().subtract_from_scaled_assign(m, extended, sum, inverse);
-                    ciphertexts.store(ciphertext, component, prime, extended);
+            let (m, inverse) = (context.modulus(prime), self.mod_down.inverses[prime]);
+            for (ciphertext, dropped) in dropped.chunks_exact(2 * dropped_primes * n).enumerate() {
+                for (dropped, out) in dropped.chunks_exact(dropped_primes * n).zip(extended.chunks_exact_mut(n)) {
+                    let sources: Vec<&[u64]> = dropped.chunks_exact(n).collect();
+                    self.mod_down.extension.forward_into(&sources, prime, context.ntt(prime), out);
+                }
+                let (a, b) = extended.split_at_mut(n);
+                if self.digits.is_empty() {
+                    self.load_limb(ciphertexts, ciphertext, prime, limb);
+                    kernel.subtract_from_scaled_assign(m, a, &limb[..n], inverse);
+                    kernel.subtract_from_scaled_assign(m, b, &limb[n..], inverse);
+                } else {
+                    self.load_digits(
+                        context,
+                        ciphertexts,
+                        ciphertext,
+                        prime,
+                        &coefficients[ciphertext * words..],
+                        digits,
+                    );
+                    self.load_limb(ciphertexts, ciphertext, prime, limb);
+                    let sums = self.sums(context, key, prime, digits, limb);
+                    kernel.subtract_from_products_assign(m, &sums, inverse, [&mut *a, &mut *b]);
+                }
+                for (component, out) in [a, b].into_iter().enumerate() {
+                    ciphertexts.store(ciphertext, component, prime, out);
                 }
             }
         }
     }
 
-    /// `P c + sum over digits of (digit, key)` modulo one prime, for both components, or c alone where no key is switched. `coefficients` are c2's, prepared.
-    #[expect(clippy::too_many_arguments, reason = "buffers of the caller's, each used once")]
-    fn sum_into(
+    /// c0 and c1 modulo a prime of the ciphertext. Special primes have no residues of it, and P is zero modulo each of them.
+    fn load_limb(&self, ciphertexts: &mut dyn Ciphertexts, ciphertext: usize, prime: usize, out: &mut [u64]) {
+        if prime < self.limbs {
+            for (component, out) in out.chunks_exact_mut(out.len() / 2).enumerate() {
+                ciphertexts.load_into(ciphertext, component, prime, out);
+            }
+        }
+    }
+
+    /// The digits of c2 modulo a prime, from its coefficients, prepared, or from where it lies.
+    fn load_digits(
         &self,
         context: &Context,
-        key: &KeySwitchKey,
         ciphertexts: &mut dyn Ciphertexts,
         ciphertext: usize,
         prime: usize,
         coefficients: &[u64],
         digits: &mut [u64],
-        sums: &mut [&mut [u64]; 2],
     ) {
         let n = context.degree();
-        let primes = context.all_limbs();
         for (digit, out) in self.digits.iter().zip(digits.chunks_exact_mut(n)) {
             match digit.targets.iter().position(|&target| target == prime) {
                 Some(target) => {
@@ -323,21 +361,25 @@ impl KeySwitch {
                 None => ciphertexts.load_into(ciphertext, 2, prime, out),
             }
         }
-        // Special primes have no residues of the ciphertext, and P is zero modulo each of them.
-        if prime < self.limbs {
-            for (component, sum) in sums.iter_mut().enumerate() {
-                ciphertexts.load_into(ciphertext, component, prime, sum);
-            }
+    }
+
+    /// `P c + sum over digits of (digit, key)` modulo one prime, for both components.
+    fn sums<'a>(
+        &self,
+        context: &Context,
+        key: &'a KeySwitchKey,
+        prime: usize,
+        digits: &'a [u64],
+        limb: &'a [u64],
+    ) -> ProductSums<'a> {
+        let n = context.degree();
+        let keys =
+            [&key.b, &key.a].map(|part| Strided { words: &part.words()[prime * n..], stride: context.all_limbs() * n });
+        ProductSums {
+            count: self.digits.len(),
+            factors: Strided { words: digits, stride: n },
+            keys,
+            start: self.special_product.get(prime).map(|&product| (product, [&limb[..n], &limb[n..]])),
         }
-        if self.digits.is_empty() {
-            return;
-        }
-        let factors: Vec<&[u64]> = digits.chunks_exact(n).collect();
-        let [b, a] = [&key.b, &key.a].map(|part| -> Vec<&[u64]> {
-            (0..self.digits.len()).map(|d| &part.words()[(d * primes + prime) * n..][..n]).collect()
-        });
-        let [first, second] = sums;
-        let start = self.special_product.get(prime).copied();
-        context.kernel().sum_products_assign(context.modulus(prime), &factors, [&b, &a], start, [first, second]);
     }
 }

@@ -1,7 +1,7 @@
 //! AVX2 and BMI2: the reference text, compiled with four-word vectors and flag-free multiplies.
 
 use super::block::{BlockOperands, PackedWords};
-use super::{CosinePlan, Extending, Modulus, ShoupFactor, ShoupTable, portable};
+use super::{CosinePlan, Extending, Modulus, ProductSums, ShoupFactor, ShoupTable, portable};
 
 /// Exists only on a CPU with AVX2 and BMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +42,8 @@ compiled!(nonzero_assign(m: &Modulus, x: &mut [u64]));
 compiled!(nonzero_pieces_into(m: &Modulus, x: &[u64], columns: usize, stride: usize, out: &mut [u64]));
 compiled!(extend_twist_into(m: &Modulus, from: &Extending<'_>, w: ShoupFactor, t: &ShoupTable, out: &mut [u64]));
 compiled!(mark_quotients_assign(reciprocals: &[f64], limbs: &mut [u64]));
-compiled!(sum_products_assign(
-    m: &Modulus, factors: &[&[u64]], keys: [&[&[u64]]; 2], start: Option<ShoupFactor>, sums: [&mut [u64]; 2]
-));
+compiled!(sum_products_into(m: &Modulus, sums: &ProductSums<'_>, out: [&mut [u64]; 2]));
+compiled!(subtract_from_products_assign(m: &Modulus, sums: &ProductSums<'_>, w: ShoupFactor, x: [&mut [u64]; 2]));
 compiled!(pack_into(width: usize, residues: &[u64], packed: &mut [u8]));
 compiled!(unpack_pieces_into(
     width: usize, packed: &[u8], stride: usize, piece: usize, announced: usize, out: &mut [u64]

@@ -43,7 +43,10 @@ mod fresh;
 mod transform;
 mod words;
 
-pub(super) use extend::{extend_twist_into, mark_quotients_assign, subtract_from_scaled_assign, sum_products_assign};
+pub(super) use extend::{
+    extend_twist_into, mark_quotients_assign, subtract_from_products_assign, subtract_from_scaled_assign,
+    sum_products_into,
+};
 pub(super) use fresh::{add_binomials_assign, cosine_rows_assign, lift_into, subtract_product_from_assign};
 pub use transform::Transform;
 pub(super) use words::{multiplies_whole, words_mul_add};

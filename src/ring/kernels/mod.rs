@@ -76,6 +76,29 @@ pub struct Extending<'a> {
     pub target: &'a ExtensionTarget,
 }
 
+/// Words of several rows, each `stride` words after the one before.
+#[derive(Clone, Copy, Debug)]
+pub struct Strided<'a> {
+    /// From the first word of the first row on.
+    pub words: &'a [u64],
+    /// At least as many as are read of a row.
+    pub stride: usize,
+}
+
+/// What a key switch sums for both components modulo one prime: of word i, `sum_j factors[j][i] keys[c][j][i]`, and `before[c][i]` times a factor. Words are at
+/// most q.
+#[derive(Clone, Copy, Debug)]
+pub struct ProductSums<'a> {
+    /// Rows of factors and of either key.
+    pub count: usize,
+    /// The same for both components.
+    pub factors: Strided<'a>,
+    /// Of each component.
+    pub keys: [Strided<'a>; 2],
+    /// A factor, and what is multiplied by it for each component.
+    pub start: Option<(ShoupFactor, [&'a [u64]; 2])>,
+}
+
 /// No tier here has one.
 #[cfg(not(target_arch = "x86_64"))]
 #[derive(Clone, Debug)]
@@ -296,16 +319,20 @@ impl Kernel {
         dispatch!(self, extend_twist_into(m, from, w, t, out));
     }
 
-    /// For both sums of as many words as the factors: `sum[i] = sum_j factors[j][i] keys[j][i]`, plus what `sum[i]` was times `start`. Words are at most q.
-    pub fn sum_products_assign(
+    /// Both sums.
+    pub fn sum_products_into(&self, m: &Modulus, sums: &ProductSums<'_>, out: [&mut [u64]; 2]) {
+        dispatch!(self, sum_products_into(m, sums, out));
+    }
+
+    /// Both sums, less what `x` holds, times `w`.
+    pub fn subtract_from_products_assign(
         &self,
         m: &Modulus,
-        factors: &[&[u64]],
-        keys: [&[&[u64]]; 2],
-        start: Option<ShoupFactor>,
-        sums: [&mut [u64]; 2],
+        sums: &ProductSums<'_>,
+        w: ShoupFactor,
+        x: [&mut [u64]; 2],
     ) {
-        dispatch!(self, sum_products_assign(m, factors, keys, start, sums));
+        dispatch!(self, subtract_from_products_assign(m, sums, w, x));
     }
 
     /// `packed` is `out.len()` residues of `width` bytes each, low byte first, for a width of 5 to 7: the reverse of [`Self::unpack_into`]. Residues are

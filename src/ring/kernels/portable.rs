@@ -4,7 +4,7 @@
 
 use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, columns_per_reduction, weight};
 pub(super) use super::cosine::cosine_rows_assign;
-use super::{Extending, Modulus, ShoupFactor, ShoupTable, WORD_BITS};
+use super::{Extending, Modulus, ProductSums, ShoupFactor, ShoupTable, Strided, WORD_BITS};
 
 #[inline(always)]
 pub(super) fn mul_into(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
@@ -199,33 +199,34 @@ pub(super) fn extend_twist_range(
 }
 
 #[inline(always)]
-pub(super) fn sum_products_assign(
-    m: &Modulus,
-    factors: &[&[u64]],
-    keys: [&[&[u64]]; 2],
-    start: Option<ShoupFactor>,
-    sums: [&mut [u64]; 2],
-) {
-    for (sum, keys) in sums.into_iter().zip(keys) {
-        sum_products_range(m, factors, keys, start, sum, 0..sum.len());
+pub(super) fn sum_products_into(m: &Modulus, sums: &ProductSums<'_>, [first, second]: [&mut [u64]; 2]) {
+    for (i, (first, second)) in first.iter_mut().zip(second).enumerate() {
+        [*first, *second] = [0, 1].map(|c| product_sum(m, sums, c, i));
     }
 }
 
 #[inline(always)]
-pub(super) fn sum_products_range(
+pub(super) fn subtract_from_products_assign(
     m: &Modulus,
-    factors: &[&[u64]],
-    keys: &[&[u64]],
-    start: Option<ShoupFactor>,
-    sum: &mut [u64],
-    range: core::ops::Range<usize>,
+    sums: &ProductSums<'_>,
+    w: ShoupFactor,
+    [first, second]: [&mut [u64]; 2],
 ) {
-    for i in range {
-        // Products are below 2^100: thousands of them fit.
-        let first = start.map_or(0, |w| u128::from(sum[i]) * u128::from(w.value));
-        let total = factors.iter().zip(keys).fold(first, |sum, (f, k)| sum + u128::from(f[i]) * u128::from(k[i]));
-        sum[i] = m.reduce_u128(total);
+    for (i, (first, second)) in first.iter_mut().zip(second).enumerate() {
+        for (c, x) in [first, second].into_iter().enumerate() {
+            *x = m.mul_shoup(product_sum(m, sums, c, i) + m.value() - *x, w);
+        }
     }
+}
+
+/// Word i of component c.
+#[inline(always)]
+pub(super) fn product_sum(m: &Modulus, sums: &ProductSums<'_>, c: usize, i: usize) -> u64 {
+    let ProductSums { count, factors, keys, start } = *sums;
+    // Products are below 2^100: thousands of them fit.
+    let started = start.map_or(0, |(w, before)| u128::from(before[c][i]) * u128::from(w.value));
+    let word = |rows: Strided<'_>, j: usize| u128::from(rows.words[j * rows.stride + i]);
+    m.reduce_u128((0..count).fold(started, |sum, j| sum + word(factors, j) * word(keys[c], j)))
 }
 
 #[inline(always)]

@@ -265,27 +265,41 @@ fn sums_of_products_are_exact() {
     for kernel in Kernel::present() {
         for m in edge_primes() {
             let q = m.value();
-            for (digits, len, largest) in [(1, 67, false), (3, 64, false), (15, 16, true), (60, 24, true)] {
+            let shapes =
+                [(1, 67, false), (2, 64, false), (3, 64, false), (3, 16, true), (15, 16, true), (60, 24, true)];
+            for (digits, len, largest) in shapes {
                 let mut draw = || if largest { vec![q - 1; len] } else { words.residues(q, len) };
                 let factors: Vec<Vec<u64>> = (0..digits).map(|_| draw()).collect();
                 let keys: Vec<Vec<u64>> = (0..digits).map(|_| draw()).collect();
                 let x = draw();
                 let factor = m.shoup(x[1]);
-                let views = |list: &[Vec<u64>]| -> Vec<u64> { list.concat() };
-                let (flat_factors, flat_keys) = (views(&factors), views(&keys));
-                let (f, k): (Vec<&[u64]>, Vec<&[u64]>) =
-                    (flat_factors.chunks_exact(len).collect(), flat_keys.chunks_exact(len).collect());
-                for start in [None, Some(factor)] {
-                    // The second sum's keys are those of the first in another order.
-                    let reversed: Vec<&[u64]> = k.iter().rev().copied().collect();
-                    let (mut a, mut b) = (x.clone(), f[0].to_vec());
-                    kernel.sum_products_assign(&m, &f, [&k, &reversed], start, [&mut a, &mut b]);
-                    for (found, keys, before) in [(a, &k, &x[..]), (b, &reversed, f[0])] {
-                        for (i, &found) in found.iter().enumerate() {
-                            let sum: i128 = f.iter().zip(keys).map(|(f, k)| big(f[i]) * big(k[i])).sum();
-                            let first = if start.is_some() { big(before[i]) * big(factor.value) } else { 0 };
-                            assert_eq!(big(found), (sum + first) % big(q), "{} {digits} digits mod {q}", kernel.name());
-                        }
+                let (factors, keys) = (factors.concat(), keys.concat());
+                // The second sum's keys are those of the first, each row moved on by one and the first word last.
+                let moved: Vec<u64> = keys.iter().cycle().skip(1).take(keys.len()).copied().collect();
+                let [rows, first, second] = [&factors, &keys, &moved].map(|words| Strided { words, stride: len });
+                let before = [&x[..], &factors[..len]];
+                for start in [None, Some((factor, before))] {
+                    let sums = ProductSums { count: digits, factors: rows, keys: [first, second], start };
+                    let expected = [&keys, &moved].map(|keys| {
+                        let word = |i: usize| -> i128 {
+                            (0..digits).map(|j| big(factors[j * len + i]) * big(keys[j * len + i])).sum()
+                        };
+                        (0..len).map(word).collect::<Vec<i128>>()
+                    });
+                    let begun = |c: usize, i: usize| start.map_or(0, |(w, before)| big(before[c][i]) * big(w.value));
+                    let mut out = [vec![0; len], vec![0; len]];
+                    let [a, b] = &mut out;
+                    kernel.sum_products_into(&m, &sums, [a, b]);
+                    let what = format!("{}, {digits} digits mod {q}", kernel.name());
+                    let subtracted = [x.clone(), vec![q - 1; len]];
+                    let mut divided = subtracted.clone();
+                    let [a, b] = &mut divided;
+                    kernel.subtract_from_products_assign(&m, &sums, factor, [a, b]);
+                    for (c, i) in (0..2).flat_map(|c| (0..len).map(move |i| (c, i))) {
+                        let sum = (expected[c][i] + begun(c, i)) % big(q);
+                        assert_eq!(big(out[c][i]), sum, "{what}");
+                        let scaled = (sum - big(subtracted[c][i])) * big(factor.value);
+                        assert_eq!(big(divided[c][i]), scaled.rem_euclid(big(q)), "{what}, divided");
                     }
                 }
             }

@@ -1,13 +1,14 @@
 //! Base extension, what follows it in a key switch, and the division at its end.
 
-use super::super::{Extending, WORD_BITS, portable};
+use super::super::{Extending, ProductSums, WORD_BITS, portable};
 use super::{LANES, Modulus, ShoupFactor, ShoupTable, Token, Wide, load, reverse, store};
 use core::arch::x86_64::*;
 
 entry!(extend_twist_into => extend_twist(m: &Modulus, from: &Extending<'_>, w: ShoupFactor, t: &ShoupTable, out: &mut [u64]));
 entry!(mark_quotients_assign => mark_quotients(reciprocals: &[f64], limbs: &mut [u64]));
-entry!(sum_products_assign => sum_products(
-    m: &Modulus, factors: &[&[u64]], keys: [&[&[u64]]; 2], start: Option<ShoupFactor>, sums: [&mut [u64]; 2]
+entry!(sum_products_into => sum_products(m: &Modulus, sums: &ProductSums<'_>, out: [&mut [u64]; 2]));
+entry!(subtract_from_products_assign => subtract_from_products(
+    m: &Modulus, sums: &ProductSums<'_>, w: ShoupFactor, x: [&mut [u64]; 2]
 ));
 entry!(subtract_from_scaled_assign => subtract_scaled(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor));
 
@@ -155,63 +156,150 @@ fn mark_quotients_of<const S: usize>(reciprocals: [f64; S], limbs: &mut [u64]) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn sum_products(
-    m: &Modulus,
-    factors: &[&[u64]],
-    keys: [&[&[u64]]; 2],
-    start: Option<ShoupFactor>,
-    sums: [&mut [u64]; 2],
-) {
-    match *factors {
-        [a] => sum_some_products(m, &[a], keys, start, sums),
-        [a, b] => sum_some_products(m, &[a, b], keys, start, sums),
-        [a, b, c] => sum_some_products(m, &[a, b, c], keys, start, sums),
-        _ => sum_some_products(m, factors, keys, start, sums),
+fn sum_products(m: &Modulus, sums: &ProductSums<'_>, out: [&mut [u64]; 2]) {
+    // No factor is asked for.
+    let w = ShoupFactor { value: 0, quotient: 0 };
+    match sums.count {
+        1 => sum_some_products::<1, false>(m, sums, w, out),
+        2 => sum_some_products::<2, false>(m, sums, w, out),
+        3 => sum_some_products::<3, false>(m, sums, w, out),
+        _ => sum_some_products::<0, false>(m, sums, w, out),
     }
 }
 
-/// Inlined, where the number of factors is known.
-#[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn sum_some_products(
+fn subtract_from_products(m: &Modulus, sums: &ProductSums<'_>, w: ShoupFactor, x: [&mut [u64]; 2]) {
+    match sums.count {
+        1 => sum_some_products::<1, true>(m, sums, w, x),
+        2 => sum_some_products::<2, true>(m, sums, w, x),
+        3 => sum_some_products::<3, true>(m, sums, w, x),
+        _ => sum_some_products::<0, true>(m, sums, w, x),
+    }
+}
+
+/// Both sums, or those less what is there, times `w`.
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+fn sum_some_products<const COUNT: usize, const SUBTRACTED_FROM: bool>(
     m: &Modulus,
-    factors: &[&[u64]],
-    keys: [&[&[u64]]; 2],
-    start: Option<ShoupFactor>,
+    sums: &ProductSums<'_>,
+    w: ShoupFactor,
     [first, second]: [&mut [u64]; 2],
 ) {
-    /// High halves are below 2^48: a sum of this many is one word of the multiplier. As many low halves and a residue are one word of the lane.
-    const MOST_TERMS: usize = 16;
-    let wide = Wide::new(m);
-    let power = broadcast(m.shoup(m.reduce(1 << WORD_BITS)));
-    let reduce_high = factors.len() + 1 > MOST_TERMS;
-    let started = start.map(|w| _mm512_set1_epi64(w.value as i64));
+    let summing = Summing::<COUNT, SUBTRACTED_FROM>::new(m, sums, w);
     let even = first.len() / LANES * LANES;
     for i in (0..even).step_by(LANES) {
-        let zero = (_mm512_setzero_si512(), _mm512_setzero_si512());
-        let (mut a, mut b) = (zero, zero);
-        if let Some(w) = started {
-            (a, b) = (add_halves(a, load(first, i), w), add_halves(b, load(second, i), w));
-        }
-        for (j, factor) in factors.iter().enumerate() {
-            let factor = load(factor, i);
-            (a, b) = (add_halves(a, factor, load(keys[0][j], i)), add_halves(b, factor, load(keys[1][j], i)));
-        }
-        if reduce_high {
-            (a.1, b.1) = (wide.reduce(a.1), wide.reduce(b.1));
-        }
-        store(first, i, wide.reduce(_mm512_add_epi64(a.0, wide.product_above(a.1, power))));
-        store(second, i, wide.reduce(_mm512_add_epi64(b.0, wide.product_above(b.1, power))));
+        let (a, b) = summing.halves(i);
+        summing.finish(a, first, i);
+        summing.finish(b, second, i);
     }
-    portable::sum_products_range(m, factors, keys[0], start, first, even..first.len());
-    portable::sum_products_range(m, factors, keys[1], start, second, even..second.len());
+    for i in even..first.len() {
+        for (c, x) in [&mut first[i], &mut second[i]].into_iter().enumerate() {
+            let sum = portable::product_sum(m, sums, c, i);
+            *x = if SUBTRACTED_FROM { m.mul_shoup(sum + m.value() - *x, w) } else { sum };
+        }
+    }
 }
 
-/// Adds the low and the high half of a product.
+/// Halves of a sum of products of one component.
+type Halves = (__m512i, __m512i);
+
+/// Sums of `COUNT` products and perhaps a first one, or of any number where it is zero.
+///
+/// Of few products of residues below 2^45 the high half is `h = sum_j floor(a_j b_j / 2^bits)`; each term lacks less than 1, that is `2^bits <= 2q`, so the
+/// quotient `floor(4 h barrett / 2^52)` lacks less than 2 for each and 2 more: what remains is below `(2 terms + 3) q`, and only the low 52 bits of the low
+/// half count. Otherwise the high half is above 2^52, and both are reduced.
+struct Summing<'a, const COUNT: usize, const SUBTRACTED_FROM: bool> {
+    sums: &'a ProductSums<'a>,
+    wide: Wide,
+    /// Whether the quotient is found from the high half.
+    few: bool,
+    /// 2^52
+    power: (__m512i, __m512i),
+    started: Option<(__m512i, [&'a [u64]; 2])>,
+    estimate: __m512i,
+    factor: (__m512i, __m512i),
+}
+
+impl<'a, const COUNT: usize, const SUBTRACTED_FROM: bool> Summing<'a, COUNT, SUBTRACTED_FROM> {
+    /// High halves are below 2^48: a sum of this many is one word of the multiplier. As many low halves and a residue are one word of the lane.
+    const MOST_TERMS: usize = 16;
+    /// So many at most, the first one included.
+    const FEW_TERMS: usize = 4;
+    const FEW_BITS: u32 = 45;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn new(m: &Modulus, sums: &'a ProductSums<'a>, w: ShoupFactor) -> Self {
+        let few = COUNT > 0 && COUNT < Self::FEW_TERMS && m.bits() <= Self::FEW_BITS;
+        Self {
+            sums,
+            wide: Wide::new(m),
+            few,
+            power: if few { broadcast(w) } else { broadcast(m.shoup(m.reduce(1 << WORD_BITS))) },
+            started: sums.start.map(|(w, before)| (_mm512_set1_epi64(w.value as i64), before)),
+            estimate: _mm512_set1_epi64(((1 << WORD_BITS) / m.value()) as i64),
+            factor: broadcast(w),
+        }
+    }
+
+    /// Both sums at a place.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn halves(&self, i: usize) -> (Halves, Halves) {
+        let ProductSums { count, factors, keys, .. } = *self.sums;
+        let count = if COUNT > 0 { COUNT } else { count };
+        let zero = _mm512_setzero_si512();
+        let (mut a, mut b): (Halves, Halves) = ((zero, zero), (zero, zero));
+        if let Some((w, [first, second])) = self.started {
+            let filled = self.filled(w);
+            (a, b) = (add_halves(a, (w, filled), load(first, i)), add_halves(b, (w, filled), load(second, i)));
+        }
+        for j in 0..count {
+            let factor = load(factors.words, j * factors.stride + i);
+            let factor = (factor, self.filled(factor));
+            a = add_halves(a, factor, load(keys[0].words, j * keys[0].stride + i));
+            b = add_halves(b, factor, load(keys[1].words, j * keys[1].stride + i));
+        }
+        if !self.few && count + 1 > Self::MOST_TERMS {
+            (a.1, b.1) = (self.wide.reduce(a.1), self.wide.reduce(b.1));
+        }
+        (a, b)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn filled(&self, factor: __m512i) -> __m512i {
+        if self.few { self.wide.filled(factor) } else { factor }
+    }
+
+    /// Of a sum the residue, or what else is asked for.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
+    fn finish(&self, (low, high): Halves, x: &mut [u64], i: usize) {
+        let zero = _mm512_setzero_si512();
+        let mut sum = if self.few {
+            let quotient = _mm512_madd52hi_epu64(zero, _mm512_slli_epi64::<2>(high), self.wide.barrett);
+            self.wide.remainder(low, quotient)
+        } else {
+            self.wide.reduce(_mm512_add_epi64(low, self.wide.product_above(high, self.power)))
+        };
+        if SUBTRACTED_FROM {
+            // Below the 2^52 of a product.
+            let difference = _mm512_add_epi64(_mm512_sub_epi64(sum, load(x, i)), self.wide.q);
+            sum = self.wide.mul_shoup(difference, self.factor.0, self.factor.1);
+        } else if self.few {
+            let quotient = _mm512_madd52hi_epu64(zero, sum, self.estimate);
+            sum = self.wide.fold(self.wide.remainder(sum, quotient));
+        }
+        store(x, i, sum);
+    }
+}
+
+/// Adds the low and the high half of a product, the latter of its first factor as it is given for that.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn add_halves((low, high): (__m512i, __m512i), a: __m512i, b: __m512i) -> (__m512i, __m512i) {
-    (_mm512_madd52lo_epu64(low, a, b), _mm512_madd52hi_epu64(high, a, b))
+fn add_halves((low, high): Halves, (a, filled): (__m512i, __m512i), b: __m512i) -> Halves {
+    (_mm512_madd52lo_epu64(low, a, b), _mm512_madd52hi_epu64(high, filled, b))
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
