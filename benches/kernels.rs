@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput};
 use nightshift::ckks::keyswitch::{KeySwitch, KeySwitchKey, Scratch};
 use nightshift::ckks::secret::SecretKey;
 use nightshift::ckks::{Context, Parameters, ParametersLiteral};
-use nightshift::ring::kernels::{BlockOperands, BlockScratch, Kernel, PackedBlock, Start};
+use nightshift::ring::kernels::{BlockOperands, BlockScratch, Kernel, PackedBlock, Start, Zero};
 use nightshift::ring::sampling::Stream;
 use nightshift::ring::{Lines, primes};
 
@@ -65,7 +65,7 @@ fn pointwise(criterion: &mut Criterion, context: &Context, prefix: &str) {
     group.throughput(Throughput::Elements(DEGREE as u64));
     group.bench_function("uniform", |b| b.iter(|| stream.uniform_into(m, 1, 0, 0, &mut out)));
     group.bench_function("unpack", |b| b.iter(|| kernel.unpack_into(6, &packed, &mut out)));
-    group.bench_function("square", |b| b.iter(|| kernel.square_rows_into(m, COLUMNS, &x, &mut squares)));
+    group.bench_function("square", |b| b.iter(|| kernel.square_rows_into(m, COLUMNS, &x, Zero::Modulus, &mut squares)));
     group.finish();
 }
 

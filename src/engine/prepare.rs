@@ -5,7 +5,7 @@ use crate::ckks::Context;
 use crate::net::circuit::{Circuit, FeatureKind, Source};
 use crate::plan::Plan;
 use crate::plan::passes::{LocalBlock, Pass};
-use crate::ring::kernels::PackedBlock;
+use crate::ring::kernels::{PackedBlock, Zero};
 use crate::ring::modulus::ShoupFactor;
 
 /// A packed block and the tile rows it connects.
@@ -24,6 +24,8 @@ pub(super) struct Linear {
     pub bias: Vec<Vec<u64>>,
     /// Rows that no first block has: they begin with their bias.
     pub filled: Vec<u32>,
+    /// How all blocks can read zero.
+    pub zero: Zero,
 }
 
 impl Linear {
@@ -45,7 +47,8 @@ impl Linear {
             });
         }
         let filled = (0..rows as u32).filter(|&row| !begun[row as usize]).collect();
-        Self { blocks: packed, bias, filled }
+        let nonzero = packed.iter().any(|block| block.packed.zero() == Zero::Modulus);
+        Self { blocks: packed, bias, filled, zero: if nonzero { Zero::Modulus } else { Zero::Itself } }
     }
 }
 

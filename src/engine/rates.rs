@@ -10,7 +10,7 @@ use crate::format::Bytes;
 use crate::plan::cost::{key_switch_pointwise, key_switch_transforms, width_bytes};
 use crate::plan::defaults::{defaults, loop_secs};
 use crate::plan::rates::{Rates, Unit, Work};
-use crate::ring::kernels::{BlockOperands, BlockScratch, BlockWork, Kernel, Magnitudes, PackedBlock, Start};
+use crate::ring::kernels::{BlockOperands, BlockScratch, BlockWork, Kernel, Magnitudes, PackedBlock, Start, Zero};
 use crate::ring::sampling::Stream;
 use crate::ring::{Lines, Modulus, primes};
 use std::time::Instant;
@@ -143,7 +143,7 @@ impl Loops {
         let x = self.residues(m, rows * 2 * COLUMNS);
         let (x, mut out) = (&x.words()[..rows * 2 * COLUMNS], Lines::default());
         let out = out.first(rows * 3 * COLUMNS);
-        let found = best_secs(self.budget_secs, || self.kernel.square_rows_into(m, COLUMNS, x, out));
+        let found = best_secs(self.budget_secs, || self.kernel.square_rows_into(m, COLUMNS, x, Zero::Modulus, out));
         found / out.len() as f64
     }
 

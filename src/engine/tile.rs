@@ -1,7 +1,7 @@
 //! One tile: a limb and a few NTT positions through first linear layer, features, linear layer. Inputs are loaded a *band* of
 //! neighbouring tiles at a time, because longer pieces are read and expanded faster.
 //!
-//! Scratch rows are `[component][tile column]`; inputs and features hold residues in `[1, q]` as block products want them.
+//! Scratch rows are `[component][tile column]`; inputs and features hold residues as block products want them, in `[1, q]` or, of features, `[0, q]`.
 
 use super::EngineError;
 use super::prepare::{Linear, Place, PreparedPass, StoredRun, TileFeature};
@@ -9,7 +9,7 @@ use super::run::Inputs;
 use super::store::{Packing, StoredStage};
 use crate::ckks::Context;
 use crate::net::circuit::FeatureKind;
-use crate::ring::kernels::{BlockOperands, BlockScratch, Start};
+use crate::ring::kernels::{BlockOperands, BlockScratch, Start, Zero};
 use crate::ring::{Lines, Modulus};
 
 /// Entries by which reading is announced before it happens, and that are loaded together.
@@ -162,11 +162,12 @@ impl Tiles<'_> {
         linear_into(m, &pass.fused, limb, &operand, &mut scratch.blocks, fused);
 
         let row_words = pass.components * columns;
+        let zero = pass.linear.zero;
         let features = scratch.features.first(pass.feature_count * row_words);
         for run in &pass.square_runs {
             let x = &fused[run.first_row * pair..][..run.rows * pair];
             let squares = &mut features[run.first_feature * row_words..][..run.rows * row_words];
-            kernel.square_rows_into(m, columns, x, squares);
+            kernel.square_rows_into(m, columns, x, zero, squares);
         }
         let mut announced = Announced::default();
         for (number, run) in pass.stored_runs.iter().enumerate() {
@@ -176,11 +177,13 @@ impl Tiles<'_> {
             let loaded = &mut features[run.first_feature * row_words..][..run.rows.count * row_words];
             if run.kind == FeatureKind::Value {
                 stored[run.stage].load_into(kernel, &run.rows, limb, first, loaded);
-                kernel.nonzero_assign(m, loaded);
+                if zero == Zero::Modulus {
+                    kernel.nonzero_assign(m, loaded);
+                }
             } else {
                 let x = scratch.kept.first(run.rows.count * pair);
                 stored[run.stage].load_into(kernel, &run.rows, limb, first, x);
-                kernel.square_rows_into(m, columns, x, loaded);
+                kernel.square_rows_into(m, columns, x, zero, loaded);
             }
         }
         let pair_of_kept = scratch.kept.first(pair);

@@ -1,7 +1,7 @@
 //! AVX2 and BMI2: the reference text, compiled with four-word vectors and flag-free multiplies.
 
 use super::block::{BlockOperands, PackedWords};
-use super::{CosinePlan, Extending, Modulus, ProductSums, ShoupFactor, ShoupTable, portable};
+use super::{CosinePlan, Extending, Modulus, ProductSums, ShoupFactor, ShoupTable, Zero, portable};
 
 /// Exists only on a CPU with AVX2 and BMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ compiled!(unpack_into(width: usize, packed: &[u8], out: &mut [u64]) -> u64);
 compiled!(fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 compiled!(untwist_unfold_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 compiled!(square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
-compiled!(square_rows_into(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]));
+compiled!(square_rows_into(m: &Modulus, columns: usize, x: &[u64], zero: Zero, out: &mut [u64]));
 compiled!(words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]));
 compiled!(nonzero_assign(m: &Modulus, x: &mut [u64]));
 compiled!(nonzero_pieces_into(m: &Modulus, x: &[u64], columns: usize, stride: usize, out: &mut [u64]));

@@ -40,6 +40,7 @@ macro_rules! entry {
 
 mod extend;
 mod fresh;
+mod squares;
 mod transform;
 mod words;
 
@@ -48,6 +49,7 @@ pub(super) use extend::{
     sum_products_into,
 };
 pub(super) use fresh::{add_binomials_assign, cosine_rows_assign, lift_into, subtract_product_from_assign};
+pub(super) use squares::{square_into, square_rows_into};
 pub use transform::Transform;
 pub(super) use words::{multiplies_whole, words_mul_add};
 
@@ -56,8 +58,6 @@ entry!(mul_add_assign => mul_add(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u
 entry!(scale_assign => scale(m: &Modulus, x: &mut [u64], w: ShoupFactor));
 entry!(fold_twist_assign => fold_twist(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 entry!(untwist_unfold_assign => untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
-entry!(square_into => square(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
-entry!(square_rows_into => square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]));
 entry!(nonzero_assign => nonzero(m: &Modulus, x: &mut [u64]));
 entry!(nonzero_pieces_into => nonzero_pieces(m: &Modulus, x: &[u64], columns: usize, stride: usize, out: &mut [u64]));
 entry!(count_blocks_into => count_blocks(high: u64, first: u64, blocks: &mut [[u8; 16]]));
@@ -540,36 +540,6 @@ fn untwist_unfold(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable) {
         j += LANES;
     }
     portable::untwist_unfold_range(m, x, w, t, j..n / 2 + 1);
-}
-
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn square(m: &Modulus, c0: &[u64], c1: &[u64], [o0, o1, o2]: [&mut [u64]; 3]) {
-    let wide = Wide::new(m);
-    let even = c0.len() / LANES * LANES;
-    for i in (0..even).step_by(LANES) {
-        let [s0, s1, s2] = wide.squares(load(c0, i), load(c1, i));
-        store(o0, i, wide.nonzero(s0));
-        store(o1, i, wide.nonzero(s1));
-        store(o2, i, wide.nonzero(s2));
-    }
-    portable::square_into(m, &c0[even..], &c1[even..], [&mut o0[even..], &mut o1[even..], &mut o2[even..]]);
-}
-
-#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
-fn square_rows(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
-    if !columns.is_multiple_of(LANES) {
-        return portable::square_rows_into(m, columns, x, out);
-    }
-    let wide = Wide::new(m);
-    for (x, out) in x.chunks_exact(2 * columns).zip(out.chunks_exact_mut(3 * columns)) {
-        for i in (0..columns).step_by(LANES) {
-            let squares = wide.squares(load(x, i), load(x, columns + i));
-            // A loop: a closure given to `for_each` would be compiled without the features.
-            for (c, square) in squares.into_iter().enumerate() {
-                store(out, c * columns + i, wide.nonzero(square));
-            }
-        }
-    }
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]

@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::bytes::PackedBytes;
-use super::{Kernel, Modulus};
+use super::{Kernel, Modulus, Zero};
 
 /// Rows that share one pass over the inputs, in the words form.
 pub(super) const GROUP_ROWS: usize = 8;
@@ -165,7 +165,17 @@ impl PackedBlock {
         Self { form: Form::Words(PackedWords::new(kernel, rows, columns, weights)) }
     }
 
-    /// `out[rows[r]] = start + sum_k w[r][k] x[columns[k]]` on rows of `row_words` residues each; `x` in `[1, q]`, `out` in `[0, q)`.
+    /// How it wants zero written in what it multiplies. It reads both where that is zero itself.
+    #[must_use]
+    pub fn zero(&self) -> Zero {
+        match &self.form {
+            Form::Words(_) => Zero::Modulus,
+            #[cfg(target_arch = "x86_64")]
+            Form::Bytes(_) => Zero::Itself,
+        }
+    }
+
+    /// `out[rows[r]] = start + sum_k w[r][k] x[columns[k]]` on rows of `row_words` residues each; `x` with zero as [`Self::zero`] says, `out` in `[0, q)`.
     ///
     /// # Panics
     /// If the operands' rows or columns are not as many as the block's, or `row_words` is no multiple of 8 (a caller's bug).

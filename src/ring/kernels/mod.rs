@@ -62,6 +62,15 @@ pub struct ExtensionTarget {
     pub overshoot: [u64; 16],
 }
 
+/// How zero is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zero {
+    /// Residues are in `[0, q)`.
+    Itself,
+    /// Residues are in `[1, q]`.
+    Modulus,
+}
+
 /// Bits of a word that digits of a base extension are below, and that multipliers of 52 bits see.
 const WORD_BITS: u32 = 52;
 
@@ -287,8 +296,8 @@ impl Kernel {
     }
 
     /// [`Self::square_into`] for many rows: of `[component][columns]`, two components in `x` and three in `out`.
-    pub fn square_rows_into(&self, m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
-        dispatch!(self, square_rows_into(m, columns, x, out));
+    pub fn square_rows_into(&self, m: &Modulus, columns: usize, x: &[u64], zero: Zero, out: &mut [u64]) {
+        dispatch!(self, square_rows_into(m, columns, x, zero, out));
     }
 
     /// Writes zero as `q`.

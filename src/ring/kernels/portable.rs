@@ -4,7 +4,7 @@
 
 use super::block::{BlockOperands, GROUP_ROWS, HALF_BITS, PackedWords, columns_per_reduction, weight};
 pub(super) use super::cosine::cosine_rows_assign;
-use super::{Extending, Modulus, ProductSums, ShoupFactor, ShoupTable, Strided, WORD_BITS};
+use super::{Extending, Modulus, ProductSums, ShoupFactor, ShoupTable, Strided, WORD_BITS, Zero};
 
 #[inline(always)]
 pub(super) fn mul_into(m: &Modulus, a: &[u64], b: &[u64], out: &mut [u64]) {
@@ -121,12 +121,15 @@ pub(super) fn square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64];
 }
 
 #[inline(always)]
-pub(super) fn square_rows_into(m: &Modulus, columns: usize, x: &[u64], out: &mut [u64]) {
+pub(super) fn square_rows_into(m: &Modulus, columns: usize, x: &[u64], zero: Zero, out: &mut [u64]) {
     for (x, out) in x.chunks_exact(2 * columns).zip(out.chunks_exact_mut(3 * columns)) {
         let (c0, c1) = x.split_at(columns);
         let (o0, rest) = out.split_at_mut(columns);
         let (o1, o2) = rest.split_at_mut(columns);
         square_into(m, c0, c1, [o0, o1, o2]);
+    }
+    if zero == Zero::Itself {
+        out.iter_mut().for_each(|r| *r = if *r == m.value() { 0 } else { *r });
     }
 }
 

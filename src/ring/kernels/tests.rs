@@ -69,8 +69,12 @@ fn pointwise_operations_are_exact() {
                 let [mut s0, mut s1, mut s2] = [vec![0; len], vec![0; len], vec![0; len]];
                 kernel.square_into(&m, &a, &b, [&mut s0, &mut s1, &mut s2]);
                 let mut rows = vec![0; 3 * len];
-                kernel.square_rows_into(&m, len, &[&a[..], &b].concat(), &mut rows);
-                assert_eq!(rows, [&s0[..], &s1, &s2].concat(), "{} rows", kernel.name());
+                let squares = [&s0[..], &s1, &s2].concat();
+                kernel.square_rows_into(&m, len, &[&a[..], &b].concat(), Zero::Modulus, &mut rows);
+                assert_eq!(rows, squares, "{} rows", kernel.name());
+                kernel.square_rows_into(&m, len, &[&a[..], &b].concat(), Zero::Itself, &mut rows);
+                let below: Vec<u64> = squares.iter().map(|&r| r % q).collect();
+                assert_eq!(rows, below, "{} rows below q", kernel.name());
                 for i in 0..len {
                     let (x, y) = (big(a[i]), big(b[i]));
                     assert_eq!(big(out[i]), x * y % big(q), "{} mul {x} {y} mod {q}", kernel.name());
