@@ -13,6 +13,7 @@ use crate::plan::rates::{Rates, Unit, Work};
 use crate::ring::kernels::{BlockOperands, BlockScratch, BlockWork, Kernel, Magnitudes, PackedBlock, Start, Zero};
 use crate::ring::sampling::Stream;
 use crate::ring::{Lines, Modulus, primes};
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 const DEGREE: usize = 8192;
@@ -60,22 +61,23 @@ pub fn quick(kernel: Kernel, threads: usize) -> Rates {
 /// # Errors
 /// [`EngineError`] if rings, threads or memory cannot be had.
 pub fn fit(kernel: Kernel, threads: usize, stand_alone: bool) -> Result<Rates, EngineError> {
-    const BUDGET_SECS: f64 = 0.02;
-    let loops = Loops::new(kernel, BUDGET_SECS)?;
+    const BUDGET_SECS: f64 = 0.007;
+    /// Of all loops: where a core is slow for a while, some of its loops would seem slow beside the others.
+    const ROUNDS: usize = 3;
+    let mut loops = Loops::new(kernel, BUDGET_SECS)?;
     let mut rates = defaults(kernel, threads);
     let secs = &mut rates.unit_secs;
-    loops.products(secs);
-    secs.set(Unit::Square, loops.square());
-    secs.set(Unit::Copy, loops.copy());
-    secs.set(Unit::Expand, loops.expand());
-    loops.memory(secs)?;
-    loops.polynomials(secs)?;
-    secs.set(Unit::Weight, loops.weight());
-    let digest_input = vec![1u8; LARGE];
-    let digest_secs = best_secs(BUDGET_SECS, || {
-        std::hint::black_box(blake3::hash(&digest_input));
-    });
-    secs.set(Unit::DigestByte, digest_secs / digest_input.len() as f64);
+    for _ in 0..ROUNDS {
+        loops.begin_round();
+        loops.products(secs);
+        secs.set(Unit::Square, loops.square());
+        secs.set(Unit::Copy, loops.copy());
+        secs.set(Unit::Expand, loops.expand());
+        loops.memory(secs)?;
+        loops.polynomials(secs)?;
+        secs.set(Unit::Weight, loops.weight());
+        secs.set(Unit::DigestByte, loops.digest());
+    }
     if stand_alone {
         rates.thread_loss = 0.0;
     } else {
@@ -91,6 +93,10 @@ struct Loops {
     /// Primes that residues are multiplied with whole, and in halves where the kernel has a choice.
     moduli: [Modulus; 2],
     stream: Stream,
+    /// The best seconds of each loop in the rounds so far, in the order they are run in.
+    best: RefCell<Vec<f64>>,
+    /// Loops run in this round.
+    run: Cell<usize>,
 }
 
 impl Loops {
@@ -98,7 +104,28 @@ impl Loops {
         let prime =
             |target: u64| -> Result<Modulus, CkksError> { Ok(Modulus::new(primes::nearest(target, DEGREE, &[])?)?) };
         let moduli = [prime(1 << 43)?, prime((1 << 49) - (1 << 40))?];
-        Ok(Self { kernel, budget_secs, moduli, stream: Stream::with_kernel(&[7; 32], kernel) })
+        let stream = Stream::with_kernel(&[7; 32], kernel);
+        Ok(Self { kernel, budget_secs, moduli, stream, best: RefCell::default(), run: Cell::default() })
+    }
+
+    /// The same loops in the same order once more: each gives the best of all rounds.
+    fn begin_round(&mut self) {
+        self.run.set(0);
+    }
+
+    /// Takes what the next loop took.
+    fn best_of_rounds(&self, secs: f64) -> f64 {
+        let (mut best, at) = (self.best.borrow_mut(), self.run.replace(self.run.get() + 1));
+        if at == best.len() {
+            best.push(secs);
+        }
+        best[at] = best[at].min(secs);
+        best[at]
+    }
+
+    /// The next loop's best seconds.
+    fn best_secs(&self, work: impl FnMut()) -> f64 {
+        self.best_of_rounds(best_secs(self.budget_secs, work))
     }
 
     /// In memory that lies as the engine's.
@@ -128,7 +155,7 @@ impl Loops {
                 let operands = BlockOperands { x: x.words(), columns: &ins, rows: &outs, row_words, start };
                 let (mut scratch, mut out) = (BlockScratch::default(), Lines::default());
                 let out = out.first(rows * row_words);
-                let found = best_secs(self.budget_secs, || block.mul_add_into(m, &operands, &mut scratch, out));
+                let found = self.best_secs(|| block.mul_add_into(m, &operands, &mut scratch, out));
                 let mut work = Work::default();
                 let magnitudes = Magnitudes::new(columns, &weights);
                 work.add_block(&BlockWork::new(self.kernel, rows, columns, magnitudes, m.bits()), row_words as u64);
@@ -143,7 +170,7 @@ impl Loops {
         let x = self.residues(m, rows * 2 * COLUMNS);
         let (x, mut out) = (&x.words()[..rows * 2 * COLUMNS], Lines::default());
         let out = out.first(rows * 3 * COLUMNS);
-        let found = best_secs(self.budget_secs, || self.kernel.square_rows_into(m, COLUMNS, x, Zero::Modulus, out));
+        let found = self.best_secs(|| self.kernel.square_rows_into(m, COLUMNS, x, Zero::Modulus, out));
         found / out.len() as f64
     }
 
@@ -152,7 +179,7 @@ impl Loops {
         let x = self.residues(m, 200 * COLUMNS);
         let (x, mut out) = (&x.words()[..200 * COLUMNS], Lines::default());
         let out = out.first(x.len());
-        let found = best_secs(self.budget_secs, || {
+        let found = self.best_secs(|| {
             for (out, x) in out.chunks_exact_mut(COLUMNS).zip(x.chunks_exact(COLUMNS)) {
                 out.copy_from_slice(x);
                 self.kernel.nonzero_assign(m, out);
@@ -165,7 +192,7 @@ impl Loops {
         let m = &self.moduli[0];
         let mut out = Lines::default();
         let out = out.first(PIECE);
-        let found = best_secs(self.budget_secs, || {
+        let found = self.best_secs(|| {
             for entry in 0..8 {
                 self.stream.uniform_into(m, entry, 0, 0, out);
                 self.kernel.nonzero_assign(m, out);
@@ -174,9 +201,17 @@ impl Loops {
         found / (8 * PIECE) as f64
     }
 
+    fn digest(&self) -> f64 {
+        let input = vec![1u8; LARGE];
+        let found = self.best_secs(|| {
+            std::hint::black_box(blake3::hash(&input));
+        });
+        found / input.len() as f64
+    }
+
     fn weight(&self) -> f64 {
         let weights = vec![3i16; 100 * 845];
-        let found = best_secs(self.budget_secs, || {
+        let found = self.best_secs(|| {
             std::hint::black_box(PackedBlock::new(self.kernel, 100, 845, &weights));
         });
         // Cutting blocks to passes costs about as much again.
@@ -194,7 +229,7 @@ impl Loops {
             let out = out.first(piece);
             let pieces = LARGE / piece;
             let mut at = 0;
-            let found = best_secs(self.budget_secs, || {
+            let found = self.best_secs(|| {
                 for _ in 0..1024 {
                     at = (at + 61) % pieces;
                     self.kernel.unpack_into(width, &packed[at * piece * width..][..piece * width], out);
@@ -210,7 +245,7 @@ impl Loops {
         let x = &x.words()[..16 * PIECE];
         // Fresh memory every time: a batch's memory is fresh as well.
         let mut refused = None;
-        let found = best_secs(self.budget_secs, || match Bytes::zeroed(LARGE * width) {
+        let found = self.best_secs(|| match Bytes::zeroed(LARGE * width) {
             Ok(mut fresh) => {
                 for piece in fresh.chunks_exact_mut(x.len() * width) {
                     self.kernel.pack_into(width, x, piece);
@@ -238,7 +273,7 @@ impl Loops {
         let mut lines = self.residues(context.modulus(0), DEGREE);
         let x = lines.first(DEGREE);
         context.kernel().scale_assign(context.modulus(0), x, context.modulus(0).shoup(1));
-        let both = best_secs(self.budget_secs, || {
+        let both = self.best_secs(|| {
             context.ntt(0).forward_assign(x);
             context.ntt(0).inverse_assign(x);
         });
@@ -252,7 +287,8 @@ impl Loops {
         let key_residues = 2 * b.len();
         let start = Instant::now();
         let key = KeySwitchKey::new(&context, EvaluationKey { mask_seed: [1; 32], b })?;
-        secs.set(Unit::KeyResidue, 4.0 * start.elapsed().as_secs_f64() / key_residues as f64);
+        let made = self.best_of_rounds(start.elapsed().as_secs_f64());
+        secs.set(Unit::KeyResidue, 4.0 * made / key_residues as f64);
         let switch = KeySwitch::new(&context, limbs, true)?;
         let mut components = vec![0; 3 * limbs * DEGREE];
         for (at, limb) in components.chunks_exact_mut(DEGREE).enumerate() {
@@ -261,7 +297,7 @@ impl Loops {
         let [mut o0, mut o1] = [0, 1].map(|_| vec![0; switch.output_limbs() * DEGREE]);
         let mut scratch = Scratch::default();
         let component = |c: usize| &components[c * limbs * DEGREE..][..limbs * DEGREE];
-        let found = best_secs(self.budget_secs, || {
+        let found = self.best_secs(|| {
             switch.apply(&context, &key, [0, 1, 2].map(component), &mut scratch, [&mut o0, &mut o1]);
         });
         let transforms = key_switch_transforms(limbs, 1, digit_limbs) as f64 * both / 2.0;
@@ -313,6 +349,18 @@ mod tests {
         explain(&samples, &mut secs);
         assert!((secs.get(Unit::WordProduct) / word - 1.0).abs() < 1e-3, "{secs:?}");
         assert!((secs.get(Unit::WordOutput) / output - 1.0).abs() < 1e-3, "{secs:?}");
+    }
+
+    #[test]
+    fn a_loop_is_as_fast_as_in_its_best_round() {
+        let mut loops = Loops::new(Kernel::portable(), 0.0).unwrap();
+        let mut round = |secs: [f64; 3]| {
+            loops.begin_round();
+            secs.map(|secs| loops.best_of_rounds(secs))
+        };
+        assert_eq!(round([3.0, 1.0, 2.0]), [3.0, 1.0, 2.0]);
+        assert_eq!(round([1.0, 4.0, 2.5]), [1.0, 1.0, 2.0]);
+        assert_eq!(round([2.0, 0.5, 9.0]), [1.0, 0.5, 2.0]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Rates of a core with each kernel, as `nightshift-worker calibrate` found them: what estimates rest on where nothing was measured. They are only
 //! as good as machines are alike: all are a Zen 4 core's but AMX's. Those are a Sapphire-Rapids-class core's; of what became faster since no such core was at hand, the old
-//! figures times what was won on the Zen 4 core: masks a third, squares two thirds, word products, their outputs, transforms and the rest of a key switch 0.84 to 0.93.
+//! figures times what was won on the Zen 4 core: masks a third, squares two thirds, word products,
+//! their outputs and what a key switch does besides 0.8 to 0.9, transforms 0.7.
 
 use super::rates::{Rates, Unit, Work};
 use crate::ring::kernels::Kernel;
@@ -24,21 +25,21 @@ const PICOSECONDS: [(&str, [f64; 20]); 5] = [
     (
         "avx512ifma",
         [
-            36.1, 150.0, 716.0, 6.46, 128.0, 128.0, 284.0, 658.0, 1500.0, 774.0, 1100.0, 409.0, 1280.0, 191.0, 263.0,
+            36.1, 150.0, 716.0, 6.46, 128.0, 128.0, 284.0, 658.0, 1500.0, 774.0, 1100.0, 409.0, 1280.0, 159.0, 237.0,
             203.0, 1710.0, 2250.0, 1.0e4, 3e8,
         ],
     ),
     (
         "avx512vnni",
         [
-            27.6, 138.0, 770.0, 4.65, 22.3, 155.0, 261.0, 612.0, 1500.0, 719.0, 1090.0, 365.0, 1210.0, 195.0, 281.0,
+            27.6, 138.0, 770.0, 4.65, 22.3, 155.0, 261.0, 612.0, 1500.0, 719.0, 1090.0, 365.0, 1210.0, 162.0, 253.0,
             203.0, 1710.0, 1.1e4, 1.0e4, 3e8,
         ],
     ),
     (
         "amx",
         [
-            23.3, 194.0, 1010.0, 0.444, 50.2, 309.0, 339.0, 667.0, 900.0, 718.0, 1510.0, 502.0, 656.0, 226.0, 622.0,
+            23.3, 194.0, 1010.0, 0.444, 50.2, 309.0, 339.0, 667.0, 900.0, 718.0, 1510.0, 502.0, 656.0, 188.0, 560.0,
             127.0, 804.0, 6790.0, 1.46e4, 3e8,
         ],
     ),
