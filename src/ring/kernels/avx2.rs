@@ -1,7 +1,13 @@
-//! AVX2 and BMI2: the reference text, compiled with four-word vectors and flag-free multiplies.
+//! AVX2 and BMI2: block products on 16-bit words, packed residues by shuffles; of all else the reference text, compiled with four-word vectors and flag-free multiplies.
 
 use super::block::{BlockOperands, PackedWords};
 use super::{CosinePlan, Extending, Modulus, ProductSums, ShoupFactor, ShoupTable, Zero, portable};
+
+mod packed;
+mod shorts;
+
+pub(super) use packed::{unpack_into, unpack_pieces_into};
+pub(super) use shorts::{PackedShorts, work};
 
 /// Exists only on a CPU with AVX2 and BMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +38,6 @@ compiled!(mul_add_assign(m: &Modulus, acc: &mut [u64], a: &[u64], b: &[u64]));
 compiled!(scale_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor));
 compiled!(reduce_words_assign(m: &Modulus, x: &mut [u64]) -> bool);
 compiled!(count_blocks_into(high: u64, first: u64, blocks: &mut [[u8; 16]]));
-compiled!(unpack_into(width: usize, packed: &[u8], out: &mut [u64]) -> u64);
 compiled!(fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 compiled!(untwist_unfold_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 compiled!(square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
@@ -45,9 +50,6 @@ compiled!(mark_quotients_assign(reciprocals: &[f64], limbs: &mut [u64]));
 compiled!(sum_products_into(m: &Modulus, sums: &ProductSums<'_>, out: [&mut [u64]; 2]));
 compiled!(subtract_from_products_assign(m: &Modulus, sums: &ProductSums<'_>, w: ShoupFactor, x: [&mut [u64]; 2]));
 compiled!(pack_into(width: usize, residues: &[u64], packed: &mut [u8]));
-compiled!(unpack_pieces_into(
-    width: usize, packed: &[u8], stride: usize, piece: usize, announced: usize, out: &mut [u64]
-));
 compiled!(pack_pieces_into(width: usize, residues: &[u64], stride: usize, piece: usize, packed: &mut [u8]));
 compiled!(subtract_from_scaled_assign(m: &Modulus, x: &mut [u64], from: &[u64], w: ShoupFactor));
 compiled!(subtract_product_from_assign(m: &Modulus, x: &mut [u64], factors: &[u64], from: &[u64]));

@@ -1,6 +1,8 @@
 //! Weights of a dense block, packed once for all tiles in the form that the tier's product wants.
 
 #[cfg(target_arch = "x86_64")]
+use super::avx2::{self, PackedShorts};
+#[cfg(target_arch = "x86_64")]
 use super::bytes::PackedBytes;
 use super::{Kernel, Modulus, Zero};
 
@@ -21,6 +23,8 @@ enum Form {
     Words(PackedWords),
     #[cfg(target_arch = "x86_64")]
     Bytes(PackedBytes),
+    #[cfg(target_arch = "x86_64")]
+    Shorts(PackedShorts),
 }
 
 /// Weights as 52-bit two's complement words in groups of eight rows: group-major, then column, then row within the group.
@@ -102,6 +106,15 @@ impl Magnitudes {
             largest_row: weights.chunks(columns.max(1)).map(of_row).max().unwrap_or(0),
         }
     }
+
+    /// Bits of planes of 16-bit words of which every sum of a block's products fits 32 bits; `None` if they are too few to be worth it.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn short_bits(self) -> Option<u32> {
+        let room = i32::MAX as u64 / self.largest_row.max(1);
+        // The largest digit is 2^bits - 1.
+        let bits = (room + 1).ilog2().min(15);
+        (bits >= 10).then_some(bits)
+    }
 }
 
 /// What a block product takes for one residue of each of its rows: counts that estimates of time multiply with measured speeds.
@@ -126,8 +139,10 @@ impl BlockWork {
     #[must_use]
     pub fn new(kernel: Kernel, rows: usize, columns: usize, magnitudes: Magnitudes, modulus_bits: u32) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if let Some(work) = super::bytes::work(kernel, rows, columns, magnitudes, modulus_bits) {
-            return work;
+        for work in [super::bytes::work, avx2::work] {
+            if let Some(work) = work(kernel, rows, columns, magnitudes, modulus_bits) {
+                return work;
+            }
         }
         let products = (rows * columns) as u64;
         let largest_bits = u16::BITS - magnitudes.largest.max(1).leading_zeros();
@@ -162,6 +177,10 @@ impl PackedBlock {
         if let Some(bytes) = PackedBytes::where_faster(kernel, rows, columns, weights) {
             return Self { form: Form::Bytes(bytes) };
         }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(shorts) = PackedShorts::where_faster(kernel, rows, columns, weights) {
+            return Self { form: Form::Shorts(shorts) };
+        }
         Self { form: Form::Words(PackedWords::new(kernel, rows, columns, weights)) }
     }
 
@@ -171,7 +190,7 @@ impl PackedBlock {
         match &self.form {
             Form::Words(_) => Zero::Modulus,
             #[cfg(target_arch = "x86_64")]
-            Form::Bytes(_) => Zero::Itself,
+            Form::Bytes(_) | Form::Shorts(_) => Zero::Itself,
         }
     }
 
@@ -184,6 +203,8 @@ impl PackedBlock {
             Form::Words(block) => (block.rows, block.columns),
             #[cfg(target_arch = "x86_64")]
             Form::Bytes(block) => (block.rows, block.columns),
+            #[cfg(target_arch = "x86_64")]
+            Form::Shorts(block) => (block.rows, block.columns),
         };
         assert_eq!((operands.rows.len(), operands.columns.len()), (rows, columns), "operands of another block");
         assert!(operands.row_words.is_multiple_of(8), "rows of {} words", operands.row_words);
@@ -201,6 +222,8 @@ impl PackedBlock {
             Form::Words(block) => block.kernel.words_mul_add(m, block, operands, out),
             #[cfg(target_arch = "x86_64")]
             Form::Bytes(block) => block.mul_add_into(m, operands, scratch, out),
+            #[cfg(target_arch = "x86_64")]
+            Form::Shorts(block) => block.mul_add_into(m, operands, scratch, out),
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = scratch;

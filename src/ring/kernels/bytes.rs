@@ -59,14 +59,6 @@ impl Micro {
     }
 }
 
-/// Bits of planes of which every sum of a block's products fits 32 bits; `None` if they are too few to be worth it.
-fn short_bits(magnitudes: Magnitudes) -> Option<u32> {
-    let room = i32::MAX as u64 / magnitudes.largest_row.max(1);
-    // The largest digit is 2^bits - 1.
-    let bits = (room + 1).ilog2().min(15);
-    (bits >= 10).then_some(bits)
-}
-
 /// A dense block's weights as signed bytes.
 #[derive(Clone, Debug)]
 pub(super) struct PackedBytes {
@@ -203,7 +195,7 @@ fn micro_for(
 ) -> Option<(avx512ifma::Token, Micro)> {
     let (wide, micro) = match kernel.0 {
         Tier::Avx512Vnni(wide, token) => {
-            let shorts = wide_weights.and_then(short_bits);
+            let shorts = wide_weights.and_then(Magnitudes::short_bits);
             (wide, shorts.map_or(Micro::Vnni(token), |bits| Micro::Shorts(token, bits)))
         }
         Tier::Amx(wide, token) => (wide, Micro::Amx(token)),

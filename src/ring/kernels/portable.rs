@@ -347,7 +347,7 @@ pub(super) fn multiplies_whole(weight_bits: u32, modulus_bits: u32) -> bool {
 const LANES: usize = 32;
 
 /// A sum below 2^62 in magnitude as a positive word of the same residue.
-fn lift(m: &Modulus, sum: i64) -> u64 {
+pub(super) fn lift(m: &Modulus, sum: i64) -> u64 {
     (sum as u64).wrapping_add(m.positive_offset())
 }
 
