@@ -52,6 +52,8 @@ pub fn run(args: &CalibrateArgs, context: &Context) -> Result<Report, CliError> 
 fn products_secs(rates: &Rates) -> f64 {
     match rates.kernel.name() {
         "amx" | "avx512vnni" => 5.0 * rates.unit_secs.get(Unit::ByteProduct),
+        // Three planes of words, which count as two bytes.
+        "avx2" => 6.0 * rates.unit_secs.get(Unit::ByteProduct),
         _ => rates.unit_secs.get(Unit::WordProduct),
     }
 }

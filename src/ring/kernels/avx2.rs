@@ -1,21 +1,26 @@
-//! AVX2 and BMI2: block products on 16-bit words, packed residues by shuffles; of all else the reference text, compiled with four-word vectors and flag-free multiplies.
+//! AVX2, FMA and BMI2: block products on 16-bit words, packed residues by shuffles, squares in double precision; of all else the reference text,
+//! compiled with four-word vectors and flag-free multiplies.
 
 use super::block::{BlockOperands, PackedWords};
-use super::{CosinePlan, Extending, Modulus, ProductSums, ShoupFactor, ShoupTable, Zero, portable};
+use super::{CosinePlan, Extending, Modulus, ProductSums, ShoupFactor, ShoupTable, portable};
 
 mod packed;
 mod shorts;
+mod squares;
 
 pub(super) use packed::{unpack_into, unpack_pieces_into};
 pub(super) use shorts::{PackedShorts, work};
+pub(super) use squares::square_rows_into;
 
-/// Exists only on a CPU with AVX2 and BMI2.
+/// Exists only on a CPU with AVX2, FMA and BMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token(());
 
 impl Token {
     pub fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2")).then_some(Self(()))
+        let all =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2");
+        all.then_some(Self(()))
     }
 }
 
@@ -41,7 +46,6 @@ compiled!(count_blocks_into(high: u64, first: u64, blocks: &mut [[u8; 16]]));
 compiled!(fold_twist_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 compiled!(untwist_unfold_assign(m: &Modulus, x: &mut [u64], w: ShoupFactor, t: &ShoupTable));
 compiled!(square_into(m: &Modulus, c0: &[u64], c1: &[u64], out: [&mut [u64]; 3]));
-compiled!(square_rows_into(m: &Modulus, columns: usize, x: &[u64], zero: Zero, out: &mut [u64]));
 compiled!(words_mul_add(m: &Modulus, block: &PackedWords, operands: &BlockOperands<'_>, out: &mut [u64]));
 compiled!(nonzero_assign(m: &Modulus, x: &mut [u64]));
 compiled!(nonzero_pieces_into(m: &Modulus, x: &[u64], columns: usize, stride: usize, out: &mut [u64]));
