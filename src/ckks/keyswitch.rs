@@ -275,19 +275,12 @@ impl KeySwitch {
             for (ciphertext, dropped) in dropped.chunks_exact_mut(2 * dropped_primes * n).enumerate() {
                 let (first, second) = dropped.split_at_mut(dropped_primes * n);
                 let [a, b] = [first, second].map(|part| &mut part[at * n..][..n]);
-                self.load_limb(ciphertexts, ciphertext, prime, limb);
+                let coefficients = &coefficients[ciphertext * words..][..words];
+                self.load(context, ciphertexts, ciphertext, prime, coefficients, [&mut *digits, &mut *limb]);
                 if self.digits.is_empty() {
                     a.copy_from_slice(&limb[..n]);
                     b.copy_from_slice(&limb[n..]);
                 } else {
-                    self.load_digits(
-                        context,
-                        ciphertexts,
-                        ciphertext,
-                        prime,
-                        &coefficients[ciphertext * words..],
-                        digits,
-                    );
                     let sums = self.sums(context, key, prime, digits, limb);
                     kernel.sum_products_into(context.modulus(prime), &sums, [&mut *a, &mut *b]);
                 }
@@ -307,20 +300,12 @@ impl KeySwitch {
                     self.mod_down.extension.forward_into(&sources, prime, context.ntt(prime), out);
                 }
                 let (a, b) = extended.split_at_mut(n);
+                let coefficients = &coefficients[ciphertext * words..][..words];
+                self.load(context, ciphertexts, ciphertext, prime, coefficients, [&mut *digits, &mut *limb]);
                 if self.digits.is_empty() {
-                    self.load_limb(ciphertexts, ciphertext, prime, limb);
                     kernel.subtract_from_scaled_assign(m, a, &limb[..n], inverse);
                     kernel.subtract_from_scaled_assign(m, b, &limb[n..], inverse);
                 } else {
-                    self.load_digits(
-                        context,
-                        ciphertexts,
-                        ciphertext,
-                        prime,
-                        &coefficients[ciphertext * words..],
-                        digits,
-                    );
-                    self.load_limb(ciphertexts, ciphertext, prime, limb);
                     let sums = self.sums(context, key, prime, digits, limb);
                     kernel.subtract_from_products_assign(m, &sums, inverse, [&mut *a, &mut *b]);
                 }
@@ -331,24 +316,15 @@ impl KeySwitch {
         }
     }
 
-    /// c0 and c1 modulo a prime of the ciphertext. Special primes have no residues of it, and P is zero modulo each of them.
-    fn load_limb(&self, ciphertexts: &mut dyn Ciphertexts, ciphertext: usize, prime: usize, out: &mut [u64]) {
-        if prime < self.limbs {
-            for (component, out) in out.chunks_exact_mut(out.len() / 2).enumerate() {
-                ciphertexts.load_into(ciphertext, component, prime, out);
-            }
-        }
-    }
-
-    /// The digits of c2 modulo a prime, from its coefficients, prepared, or from where it lies.
-    fn load_digits(
+    /// The digits of c2 modulo a prime, from its coefficients, prepared, or from where it lies; and c0 and c1.
+    fn load(
         &self,
         context: &Context,
         ciphertexts: &mut dyn Ciphertexts,
         ciphertext: usize,
         prime: usize,
         coefficients: &[u64],
-        digits: &mut [u64],
+        [digits, limb]: [&mut [u64]; 2],
     ) {
         let n = context.degree();
         for (digit, out) in self.digits.iter().zip(digits.chunks_exact_mut(n)) {
@@ -359,6 +335,12 @@ impl KeySwitch {
                     digit.extension.forward_into(&sources, target, context.ntt(prime), out);
                 }
                 None => ciphertexts.load_into(ciphertext, 2, prime, out),
+            }
+        }
+        // Special primes have no residues of the ciphertext, and P is zero modulo each of them.
+        if prime < self.limbs {
+            for (component, out) in limb.chunks_exact_mut(n).enumerate() {
+                ciphertexts.load_into(ciphertext, component, prime, out);
             }
         }
     }

@@ -139,7 +139,7 @@ impl Loops {
 
     /// Block products of several shapes: seconds of each, and the units' seconds that explain them best.
     fn products(&self, secs: &mut Work) {
-        // The small ones are multiplied as words by every kernel.
+        // The smallest is multiplied as words by every kernel, other small ones by most.
         let shapes =
             [(5, 25), (1, 9), (8, 25), (4, 80), (2, 100), (16, 40), (10, 100), (64, 576), (100, 845), (128, 72)];
         let mut samples = Vec::new();

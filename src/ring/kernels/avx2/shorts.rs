@@ -110,8 +110,9 @@ fn group_rows(rows: usize) -> usize {
 fn shape(kernel: Kernel, rows: usize, columns: usize, magnitudes: Magnitudes) -> Option<(Token, u32)> {
     let Tier::Avx2(token) = kernel.0 else { return None };
     let (r, k) = (rows as f64, columns as f64);
-    // Cycles that 16 residues of every row take, as measured on Zen 4: products, cutting, putting together; and as whole residues.
-    let is_faster = 1.9 * r * k + 14.0 * k + 50.0 * r < 14.0 * r * k;
+    // Cycles that 16 residues of every row take in 3 planes, as `calibrate --stand-alone` finds on Zen 4: products, cutting, putting together; and products of
+    // whole residues.
+    let is_faster = 2.1 * r * k + 17.0 * k + 69.0 * r < 16.6 * r * k;
     let bits = magnitudes.short_bits()?;
     is_faster.then_some((token, bits))
 }
@@ -128,6 +129,7 @@ pub(in crate::ring::kernels) fn work(
     let planes = u64::from(modulus_bits.div_ceil(bits));
     let padded = rows.next_multiple_of(group_rows(rows)) * columns.next_multiple_of(2);
     Some(BlockWork {
+        // A product of words counts as two of bytes.
         byte_products: planes * padded as u64 * 2,
         split_bytes: planes * columns as u64 * 2,
         joined_bytes: planes * rows as u64,

@@ -235,7 +235,7 @@ impl<'a, const COUNT: usize, const SUBTRACTED_FROM: bool> Summing<'a, COUNT, SUB
             sums,
             wide: Wide::new(m),
             few,
-            power: if few { broadcast(w) } else { broadcast(m.shoup(m.reduce(1 << WORD_BITS))) },
+            power: broadcast(m.shoup(m.reduce(1 << WORD_BITS))),
             started: sums.start.map(|(w, before)| (_mm512_set1_epi64(w.value as i64), before)),
             estimate: _mm512_set1_epi64(((1 << WORD_BITS) / m.value()) as i64),
             factor: broadcast(w),
