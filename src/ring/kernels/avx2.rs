@@ -1,4 +1,4 @@
-//! AVX2, FMA and BMI2: block products on 16-bit words, packed residues by shuffles, squares in double precision; of all else the reference text,
+//! AVX2, FMA and BMI2: block products on 16-bit words (with AVX-VNNI where that is), packed residues by shuffles, squares in double precision; of all else the reference text,
 //! compiled with four-word vectors and flag-free multiplies.
 
 use super::block::{BlockOperands, PackedWords};
@@ -12,15 +12,38 @@ pub(super) use packed::{unpack_into, unpack_pieces_into};
 pub(super) use shorts::{PackedShorts, work};
 pub(super) use squares::square_rows_into;
 
-/// Exists only on a CPU with AVX2, FMA and BMI2.
+/// Exists only on a CPU with AVX2, FMA and BMI2, and what its way with words needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token(());
+pub(super) struct Token(Words);
+
+/// How products of 16-bit words are summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Words {
+    /// Two instructions.
+    Multiplied,
+    /// One, of AVX-VNNI.
+    Summed,
+    /// The same of AVX-512 VNNI.
+    #[cfg(test)]
+    SummedWide,
+}
 
 impl Token {
     pub fn detect() -> Option<Self> {
         let all =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2");
-        all.then_some(Self(()))
+        let words = if is_x86_feature_detected!("avxvnni") { Words::Summed } else { Words::Multiplied };
+        all.then_some(Self(words))
+    }
+
+    /// All that this CPU can do, not what is fastest.
+    #[cfg(test)]
+    pub fn all() -> Vec<Self> {
+        let Some(Self(fastest)) = Self::detect() else { return Vec::new() };
+        let wide = is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni");
+        let others = [(Words::Multiplied, fastest != Words::Multiplied), (Words::SummedWide, wide)];
+        let others = others.into_iter().filter_map(|(words, present)| present.then_some(words));
+        [fastest].into_iter().chain(others).map(Self).collect()
     }
 }
 
@@ -32,7 +55,7 @@ macro_rules! compiled {
             fn inner($($arg: $ty),*) $(-> $result)? {
                 portable::$name($($arg),*)
             }
-            // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
+            // SAFETY: a `Token` exists only where every feature is that the callee enables.
             unsafe { inner($($arg),*) }
         }
     };

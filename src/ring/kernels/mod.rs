@@ -195,6 +195,17 @@ impl Kernel {
         None
     }
 
+    /// The AVX2 tier with every way of multiplying words that this CPU has, for tests.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub(crate) fn all_avx2() -> Vec<Self> {
+        avx2::Token::all().into_iter().map(|token| Self(Tier::Avx2(token))).collect()
+    }
+
+    #[cfg(all(test, not(target_arch = "x86_64")))]
+    pub(crate) fn all_avx2() -> Vec<Self> {
+        Vec::new()
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn vector_tiers() -> Vec<Self> {
         let mut tiers: Vec<Self> = avx2::Token::detect().map(|token| Self(Tier::Avx2(token))).into_iter().collect();

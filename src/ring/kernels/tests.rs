@@ -360,9 +360,9 @@ enum Draw {
     Any,
 }
 
-/// Every tier present, and AMX emulated where the CPU lacks it.
+/// Every tier present, AMX emulated where the CPU lacks it, and AVX2 with products of words by one instruction and by two.
 fn block_tiers() -> impl Iterator<Item = Kernel> {
-    Kernel::present().into_iter().chain(Kernel::emulated_amx())
+    Kernel::present().into_iter().chain(Kernel::emulated_amx()).chain(Kernel::all_avx2())
 }
 
 /// Checks one block on every tier against exact arithmetic.

@@ -1,4 +1,5 @@
-//! Block products on 16-bit words: two products of signed words and their sum in each 32-bit lane (`vpmaddwd`).
+//! Block products on 16-bit words: two products of signed words and their sum in each 32-bit lane (`vpmaddwd`), with AVX-VNNI added to a third in the
+//! same instruction (`vpdpwssd`).
 //!
 //! A residue is cut into *planes* of as many bits, 10 to 15, as leave room in 32 bits for the products of the row with most weight. A *strip* is 16
 //! neighbouring residues of every column; a strip's plane is a line for each pair of columns, `[residue][column of the pair]`.
@@ -7,7 +8,7 @@ use super::super::block::{BlockOperands, BlockScratch, BlockWork, Magnitudes};
 use super::super::bytes::Line;
 use super::super::portable::lift;
 use super::super::{Kernel, Modulus, Tier};
-use super::Token;
+use super::{Token, Words};
 use crate::ring::modulus::ShoupFactor;
 use core::arch::x86_64::*;
 
@@ -56,8 +57,7 @@ impl PackedShorts {
 
     /// See [`super::super::PackedBlock::mul_add_into`].
     pub fn mul_add_into(&self, m: &Modulus, operands: &BlockOperands<'_>, scratch: &mut BlockScratch, out: &mut [u64]) {
-        let Self { token: Token(()), .. } = self;
-        // SAFETY: a `Token` exists only if `Token::detect` found every feature that the callee enables.
+        // SAFETY: a `Token` exists only where every feature is that the callee enables.
         unsafe { self.multiply(m, operands, scratch, out) }
     }
 
@@ -71,20 +71,15 @@ impl PackedShorts {
         let units = &mut scratch.units[..planes * pairs];
         let mut sums: [Sums; MOST_PLANES] = [[[0; STRIP]; GROUP_ROWS]; MOST_PLANES];
         let ending = Ending::new(self, m);
+        let product = product(self.token, self.group_rows);
         for first in (0..operands.row_words).step_by(STRIP) {
             split(operands, first, self.plane_bits, planes, units);
             for (weights, rows) in
                 self.weights.chunks_exact(pairs * self.group_rows).zip(operands.rows.chunks(self.group_rows))
             {
                 for (unit, sums) in units.chunks_exact(pairs).zip(&mut sums) {
-                    match self.group_rows {
-                        1 => products::<1>(weights, unit, sums),
-                        2 => products::<2>(weights, unit, sums),
-                        3 => products::<3>(weights, unit, sums),
-                        4 => products::<4>(weights, unit, sums),
-                        5 => products::<5>(weights, unit, sums),
-                        _ => products::<6>(weights, unit, sums),
-                    }
+                    // SAFETY: the product is the token's, which exists only where the product's features are.
+                    unsafe { product(weights, unit, sums) }
                 }
                 let sums = &sums[..planes];
                 for (row, &out_row) in rows.iter().enumerate() {
@@ -187,31 +182,71 @@ fn split(operands: &BlockOperands<'_>, first: usize, bits: u32, planes: usize, u
     }
 }
 
-/// Sums of R rows with one plane of a strip.
-#[target_feature(enable = "avx2")]
-fn products<const R: usize>(weights: &[i32], unit: &[Line], out: &mut Sums) {
-    let mut sums = [[_mm256_setzero_si256(); 2]; R];
-    for (weights, line) in weights.chunks_exact(R).zip(unit) {
-        let half = |at: usize| {
-            let bytes: &[u8] = &line.0[at..at + 32];
-            // SAFETY: the slice holds 32 bytes; the load has no alignment requirement.
-            unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-        };
-        let halves = [half(0), half(32)];
-        for (sums, &weight) in sums.iter_mut().zip(weights) {
-            let weight = _mm256_set1_epi32(weight);
-            for (sum, half) in sums.iter_mut().zip(halves) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(half, weight));
-            }
-        }
-    }
-    for (out, sums) in out.iter_mut().zip(&sums) {
-        for (out, &sum) in out.chunks_exact_mut(8).zip(sums) {
-            // SAFETY: the slice holds 32 bytes; the store has no alignment requirement.
-            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sum) }
-        }
+/// Sums of a group's rows with one plane of a strip.
+type Product = unsafe fn(&[i32], &[Line], &mut Sums);
+
+/// The product of groups of so many rows.
+fn product(token: Token, rows: usize) -> Product {
+    match token.0 {
+        Words::Multiplied => multiplied::product(rows),
+        Words::Summed => summed::product(rows),
+        #[cfg(test)]
+        Words::SummedWide => summed_wide::product(rows),
     }
 }
+
+/// Products by one instruction set: `$add` is a sum of eight lanes, words of a plane, words of weights.
+macro_rules! products {
+    ($name:ident, $features:literal, $add:expr) => {
+        mod $name {
+            use super::*;
+
+            pub fn product(rows: usize) -> Product {
+                match rows {
+                    1 => products::<1>,
+                    2 => products::<2>,
+                    3 => products::<3>,
+                    4 => products::<4>,
+                    5 => products::<5>,
+                    6 => products::<6>,
+                    _ => panic!("group of {rows} rows"),
+                }
+            }
+
+            /// Sums of R rows with one plane of a strip.
+            #[target_feature(enable = $features)]
+            fn products<const R: usize>(weights: &[i32], unit: &[Line], out: &mut Sums) {
+                let mut sums = [[_mm256_setzero_si256(); 2]; R];
+                for (weights, line) in weights.chunks_exact(R).zip(unit) {
+                    let half = |at: usize| {
+                        let bytes: &[u8] = &line.0[at..at + 32];
+                        // SAFETY: the slice holds 32 bytes; the load has no alignment requirement.
+                        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+                    };
+                    let halves = [half(0), half(32)];
+                    for (sums, &weight) in sums.iter_mut().zip(weights) {
+                        let weight = _mm256_set1_epi32(weight);
+                        for (sum, half) in sums.iter_mut().zip(halves) {
+                            *sum = $add(*sum, half, weight);
+                        }
+                    }
+                }
+                for (out, sums) in out.iter_mut().zip(&sums) {
+                    for (out, &sum) in out.chunks_exact_mut(8).zip(sums) {
+                        // SAFETY: the slice holds 32 bytes; the store has no alignment requirement.
+                        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sum) }
+                    }
+                }
+            }
+        }
+    };
+}
+
+products!(multiplied, "avx2", |sum, a, b| _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)));
+products!(summed, "avx2,avxvnni", _mm256_dpwssd_avx_epi32);
+// The same instruction in AVX-512's encoding, for tests on the many machines that have it in no other.
+#[cfg(test)]
+products!(summed_wide, "avx2,avx512vl,avx512vnni", _mm256_dpwssd_epi32);
 
 /// Which row's sums go where.
 #[derive(Clone, Copy)]
