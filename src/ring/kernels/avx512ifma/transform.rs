@@ -250,7 +250,7 @@ fn set_column(x: &mut [u64], column: [u64; 8]) {
     column.into_iter().enumerate().for_each(|(i, word)| x[i * apart] = word);
 }
 
-/// Folds a [`column`] and splits it thrice.
+/// Folds a [`column()`] and splits it thrice.
 fn split_column(t: &Transform, x: [u64; 8]) -> [u64; 8] {
     let m = &t.modulus;
     let x = x.map(|word| m.reduce(word));
